@@ -1,0 +1,48 @@
+"""Interval algebra on data frames: 0-based, half-open, one table per idea.
+
+Thin over bioframe, which owns overlap and merging; here is what the house needs beside it.
+"""
+
+import bioframe
+import numpy as np
+import pandas as pd
+
+
+def region_id(intervals: pd.DataFrame) -> pd.Series:
+    """Name of each interval, ``chrom:start-end``, the region id used everywhere."""
+    return (intervals["chrom"].astype(str) + ":" + intervals["start"].astype(str) + "-"
+            + intervals["end"].astype(str)).rename("region")
+
+
+def merge(intervals: pd.DataFrame, gap: int = 0) -> pd.DataFrame:
+    """Union of intervals as disjoint sorted intervals; neighbours up to `gap` bp apart are joined."""
+    if not len(intervals):
+        return intervals[["chrom", "start", "end"]].copy()
+    return bioframe.merge(intervals[["chrom", "start", "end"]], min_dist=gap)[["chrom", "start", "end"]]
+
+
+def overlap_bp(intervals: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
+    """Base pairs of each interval that `others` cover (each base counted once); int64, row order kept."""
+    if not len(intervals) or not len(others):
+        return np.zeros(len(intervals), dtype=np.int64)
+    query = intervals[["chrom", "start", "end"]].reset_index(drop=True)
+    covered = bioframe.coverage(query, merge(others))["coverage"]
+    return covered.fillna(0).to_numpy(dtype=np.int64)
+
+
+def total_bp(intervals: pd.DataFrame) -> int:
+    """Base pairs in the union of the intervals."""
+    merged = merge(intervals)
+    return int((merged["end"] - merged["start"]).sum()) if len(merged) else 0
+
+
+def runs(mask: np.ndarray) -> np.ndarray:
+    """Start and end of each run of True in a boolean vector; shape ``(n_runs, 2)``, half-open.
+
+    Examples
+    --------
+    >>> runs(np.array([True, True, False, True])).tolist()
+    [[0, 2], [3, 4]]
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], np.asarray(mask, bool), [False]]).astype(np.int8)))
+    return edges.reshape(-1, 2)

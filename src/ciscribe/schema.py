@@ -1,0 +1,141 @@
+"""The objects that flow between the rooms, one ``check_*`` per row of `docs/spec.md`.
+
+Every check returns nothing and raises `SchemaError` with the count of offending rows and the first one.
+All coordinates are 0-based and half-open.
+"""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from ciscribe.errors import SchemaError
+
+DIMS = ("region", "base", "position", "bin", "track", "head", "gene", "variant", "motif", "seqlet", "shuffle",
+        "step", "cell")
+"""The closed vocabulary of dimension names."""
+
+INTERVAL_COLUMNS = ("chrom", "start", "end")
+GENE_COLUMNS = ("chrom", "start", "end", "strand", "gene_id", "gene_name", "tss")
+ELEMENT_COLUMNS = ("chrom", "start", "end", "gene_id", "cell", "score", "score_sd", "effect", "evidence")
+LINK_COLUMNS = ("chrom", "start", "end", "gene_id", "cell", "distance", "score")
+VARIANT_COLUMNS = ("chrom", "pos", "ref", "alt")
+STRANDS = ("+", "-", ".")
+
+
+def check_one_hot(X: ArrayLike, name: str = "X") -> None:
+    """Sequence batch: ``(B, 4, L)``, each column one 1 or (for N) four 0."""
+    array = np.asarray(X)
+    if array.ndim != 3 or array.shape[1] != 4:
+        hint = "; if channels are last, transpose to (B, 4, L)" if array.ndim == 3 and array.shape[2] == 4 else ""
+        raise SchemaError(f"{name} must be one-hot (B, 4, L); got shape {array.shape}{hint}")
+    column = array.sum(axis=1)
+    if not (np.isin(array, (0, 1)).all() and np.isin(column, (0, 1)).all()):
+        raise SchemaError(f"{name} must be one-hot: 0 or 1, at most one base a position; "
+                          f"got values from {array.min()} to {array.max()}, column sums up to {column.max()}")
+
+
+def check_signals(S: ArrayLike, length: int | None = None, resolution: int = 1, name: str = "S") -> None:
+    """Signals: ``(B, S, L / resolution)``, finite."""
+    array = np.asarray(S)
+    if array.ndim != 3:
+        raise SchemaError(f"{name} must be signals (B, S, bins); got shape {array.shape}")
+    if length is not None and array.shape[2] * resolution != length:
+        raise SchemaError(f"{name} has {array.shape[2]} bins of {resolution} bp = {array.shape[2] * resolution} bp, "
+                          f"but the sequence has {length} bp")
+    if not np.isfinite(array).all():
+        raise SchemaError(f"{name} holds {int((~np.isfinite(array)).sum())} NaN or infinite values; "
+                          "fill them before the model (uncovered bases of a bigWig read as NaN)")
+
+
+def _columns(table: pd.DataFrame, needed: tuple[str, ...], name: str) -> None:
+    missing = [c for c in needed if c not in table.columns]
+    if missing:
+        raise SchemaError(f"{name} need the columns {', '.join(needed)}; missing: {', '.join(missing)}; "
+                          f"got: {', '.join(map(str, table.columns))}")
+
+
+def _rows(table: pd.DataFrame, bad: ArrayLike, fault: str, name: str) -> None:
+    """Raise when any row is bad, quoting the count and the first."""
+    bad = np.asarray(bad, dtype=bool)
+    if bad.any():
+        i = int(bad.argmax())
+        row = table.iloc[i]
+        where = ""
+        if {"chrom", "start", "end"} <= set(table.columns):
+            where = f" {row['chrom']}:{row['start']}-{row['end']}"
+        elif {"chrom", "pos"} <= set(table.columns):
+            where = f" {row['chrom']}:{row['pos']}"
+        gene = f" {row['gene_id']}" if "gene_id" in table.columns else ""
+        raise SchemaError(f"{int(bad.sum()):,} of {len(table):,} {name} {fault}; first: row {i}{where}{gene}")
+
+
+def check_intervals(table: pd.DataFrame, chrom_sizes: dict[str, int] | None = None,
+                    name: str = "intervals") -> None:
+    """Intervals: ``chrom, start, end[, name, score, strand]``, ``0 <= start < end``, inside the chromosome."""
+    _columns(table, INTERVAL_COLUMNS, name)
+    for column in ("start", "end"):
+        if not pd.api.types.is_integer_dtype(table[column]):
+            raise SchemaError(f"column {column} of {name} must be whole numbers of bp; got dtype {table[column].dtype}")
+    _rows(table, table["chrom"].isna(), "have no chromosome", name)
+    _rows(table, table["start"] < 0, "start before 0", name)
+    _rows(table, table["end"] <= table["start"], "end at or before their start", name)
+    if "strand" in table.columns:
+        _rows(table, ~table["strand"].isin(STRANDS), "have a strand other than + - .", name)
+    if chrom_sizes is not None:
+        unknown = ~table["chrom"].isin(list(chrom_sizes))
+        _rows(table, unknown, f"lie on chromosomes that the genome does not have ({_some(chrom_sizes)})", name)
+        _rows(table, table["end"] > table["chrom"].map(chrom_sizes).astype("int64"),
+              "run off the end of their chromosome", name)
+
+
+def check_genes(table: pd.DataFrame, chrom_sizes: dict[str, int] | None = None) -> None:
+    """Genes: intervals with ``strand, gene_id, gene_name, tss``; ids unique; TSS on the chromosome."""
+    _columns(table, GENE_COLUMNS, "genes")
+    check_intervals(table, chrom_sizes, "genes")
+    _rows(table, table["gene_id"].isna() | (table["gene_id"] == ""), "have no gene_id", "genes")
+    _rows(table, table["gene_id"].duplicated(), "repeat a gene_id", "genes")
+    _rows(table, table["tss"] < 0, "have a TSS before 0", "genes")
+
+
+def check_elements(table: pd.DataFrame) -> None:
+    """Elements: intervals with ``gene_id, cell, score, score_sd, effect, evidence``; scores finite."""
+    _columns(table, ELEMENT_COLUMNS, "elements")
+    check_intervals(table, name="elements")
+    _rows(table, ~np.isfinite(table["score"].to_numpy(float)), "have no finite score", "elements")
+
+
+def check_links(table: pd.DataFrame) -> None:
+    """Links: ``chrom, start, end, gene_id, cell, distance, score[, label]``, one row an element–gene pair and cell."""
+    _columns(table, LINK_COLUMNS, "links")
+    check_intervals(table, name="links")
+    _rows(table, table["gene_id"].isna(), "have no gene_id", "links")
+    _rows(table, table.duplicated(["chrom", "start", "end", "gene_id", "cell"]), "repeat a pair", "links")
+
+
+def check_variants(table: pd.DataFrame) -> None:
+    """Variants: ``chrom, pos, ref, alt[, name]``, `pos` 0-based."""
+    _columns(table, VARIANT_COLUMNS, "variants")
+    _rows(table, table["pos"] < 0, "lie before position 0", "variants")
+    for column in ("ref", "alt"):
+        _rows(table, ~table[column].astype(str).str.fullmatch("[ACGTN]+"), f"have a {column} that is not ACGTN",
+              "variants")
+
+
+def check_expression(table: pd.DataFrame) -> None:
+    """Expression: index `gene_id` (unique), one float column a cell type or stage; finite and not negative."""
+    if table.index.name != "gene_id":
+        raise SchemaError(f"expression is indexed by gene_id; got index {table.index.name!r}")
+    if table.index.has_duplicates:
+        twice = table.index[table.index.duplicated()]
+        raise SchemaError(f"{len(twice):,} of {len(table):,} expression rows repeat a gene_id; first: {twice[0]}")
+    values = table.to_numpy(dtype=float)
+    for bad, fault in ((~np.isfinite(values), "missing or infinite"), (values < 0, "negative")):
+        if bad.any():
+            i, j = np.argwhere(bad)[0]
+            raise SchemaError(f"{int(bad.sum()):,} of {values.size:,} expression values are {fault}; "
+                              f"first: gene {table.index[i]}, column {table.columns[j]} = {values[i, j]}")
+
+
+def _some(names: dict[str, int]) -> str:
+    names_ = list(names)
+    return ", ".join(names_[:5]) + (" …" if len(names_) > 5 else "")
