@@ -58,7 +58,7 @@ class Card:
         if not self.name or self.name != self.name.lower():
             raise SchemaError(f"a card's name is lower case and not empty; got {self.name!r}")
         if not self.summary.strip().endswith("."):
-            raise SchemaError(f"a card's summary is a sentence that ends in a full stop; got {self.summary!r}")
+            raise SchemaError(f"a card's summary is a sentence and ends in a full stop; got {self.summary!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary, JSON-ready."""

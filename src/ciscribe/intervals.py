@@ -16,13 +16,14 @@ def region_id(intervals: pd.DataFrame) -> pd.Series:
 
 def merge(intervals: pd.DataFrame, gap: int = 0) -> pd.DataFrame:
     """Union of intervals as disjoint sorted intervals; neighbours up to `gap` bp apart are joined."""
-    if not len(intervals):
-        return intervals[["chrom", "start", "end"]].copy()
-    return bioframe.merge(intervals[["chrom", "start", "end"]], min_dist=gap)[["chrom", "start", "end"]]
+    bare = intervals.loc[:, ["chrom", "start", "end"]]
+    if not len(bare):
+        return bare.copy()
+    return pd.DataFrame(bioframe.merge(bare, min_dist=gap)).loc[:, ["chrom", "start", "end"]]
 
 
 def overlap_bp(intervals: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
-    """Base pairs of each interval that `others` cover (each base counted once); int64, row order kept."""
+    """Count the bp of each interval that `others` cover, each base once; int64, row order kept."""
     if not len(intervals) or not len(others):
         return np.zeros(len(intervals), dtype=np.int64)
     query = intervals[["chrom", "start", "end"]].reset_index(drop=True)
@@ -31,7 +32,7 @@ def overlap_bp(intervals: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
 
 
 def total_bp(intervals: pd.DataFrame) -> int:
-    """Base pairs in the union of the intervals."""
+    """Count the bp in the union of the intervals."""
     merged = merge(intervals)
     return int((merged["end"] - merged["start"]).sum()) if len(merged) else 0
 
@@ -44,5 +45,5 @@ def runs(mask: np.ndarray) -> np.ndarray:
     >>> runs(np.array([True, True, False, True])).tolist()
     [[0, 2], [3, 4]]
     """
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], np.asarray(mask, bool), [False]]).astype(np.int8)))
-    return edges.reshape(-1, 2)
+    padded = np.concatenate([[False], np.asarray(mask, bool), [False]])
+    return np.flatnonzero(np.diff(padded.astype(np.int8))).reshape(-1, 2)

@@ -6,6 +6,7 @@ temporary neighbour and rename it, so that a full disk or Ctrl-C leaves the old 
 
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -20,7 +21,8 @@ from typing import Any
 
 from ciscribe import __version__
 
-_PACKAGES = ("numpy", "pandas", "torch", "lightning", "lightgbm", "scikit-learn", "numba", "pysam", "pybigtools")
+_PACKAGES = ("numpy", "pandas", "torch", "lightning", "lightgbm", "scikit-learn", "numba", "pysam",
+             "pybigtools")
 
 
 def _version(package: str) -> str | None:
@@ -112,9 +114,13 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         if path.exists():
             aside = Path(mkdtemp(dir=path.parent, prefix=".replaced-"))
-            os.replace(path, aside / path.name)
-            os.replace(temporary, path)
-            shutil.rmtree(aside)
+            try:
+                os.replace(path, aside / path.name)
+                os.replace(temporary, path)
+            finally:
+                if not path.exists():  # interrupted between the two renames: the old folder comes back
+                    os.replace(aside / path.name, path)
+                shutil.rmtree(aside)
         else:
             os.replace(temporary, path)
     finally:
@@ -139,7 +145,7 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if hasattr(value, "tolist"):  # NumPy arrays and scalars
         return _plain(value.tolist())
-    if isinstance(value, float) and not (value - value == 0):  # NaN and infinities
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, (str, int, float, bool)):
         return value

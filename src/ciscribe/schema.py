@@ -24,27 +24,47 @@ STRANDS = ("+", "-", ".")
 
 def check_one_hot(X: ArrayLike, name: str = "X") -> None:
     """Sequence batch: ``(B, 4, L)``, each column one 1 or (for N) four 0."""
-    array = np.asarray(X)
+    array = _array(X)
     if array.ndim != 3 or array.shape[1] != 4:
-        hint = "; if channels are last, transpose to (B, 4, L)" if array.ndim == 3 and array.shape[2] == 4 else ""
+        last = array.ndim == 3 and array.shape[2] == 4
+        hint = "; if channels are last, transpose to (B, 4, L)" if last else ""
         raise SchemaError(f"{name} must be one-hot (B, 4, L); got shape {array.shape}{hint}")
-    column = array.sum(axis=1)
-    if not (np.isin(array, (0, 1)).all() and np.isin(column, (0, 1)).all()):
-        raise SchemaError(f"{name} must be one-hot: 0 or 1, at most one base a position; "
-                          f"got values from {array.min()} to {array.max()}, column sums up to {column.max()}")
+    bad = ~(np.isin(array, (0, 1)).all(axis=1) & np.isin(array.sum(axis=1), (0, 1)))
+    if bad.any():
+        i, position = np.argwhere(bad)[0]
+        raise SchemaError(f"{name} must be one-hot, 0 or 1 and at most one base a position; "
+                          f"{int(bad.sum()):,} of {bad.size:,} positions are not; "
+                          f"first: sequence {i}, position {position} = {array[i, :, position].tolist()}")
 
 
 def check_signals(S: ArrayLike, length: int | None = None, resolution: int = 1, name: str = "S") -> None:
     """Signals: ``(B, S, L / resolution)``, finite."""
-    array = np.asarray(S)
+    array = _array(S)
     if array.ndim != 3:
         raise SchemaError(f"{name} must be signals (B, S, bins); got shape {array.shape}")
     if length is not None and array.shape[2] * resolution != length:
-        raise SchemaError(f"{name} has {array.shape[2]} bins of {resolution} bp = {array.shape[2] * resolution} bp, "
-                          f"but the sequence has {length} bp")
-    if not np.isfinite(array).all():
-        raise SchemaError(f"{name} holds {int((~np.isfinite(array)).sum())} NaN or infinite values; "
+        raise SchemaError(f"{name} has {array.shape[2]} bins of {resolution} bp = "
+                          f"{array.shape[2] * resolution} bp, but the sequence has {length} bp")
+    bad = ~np.isfinite(array)
+    if bad.any():
+        i, track, bin_ = np.argwhere(bad)[0]
+        raise SchemaError(f"{int(bad.sum()):,} of {bad.size:,} values of {name} are NaN or infinite; "
+                          f"first: sequence {i}, track {track}, bin {bin_}; "
                           "fill them before the model (uncovered bases of a bigWig read as NaN)")
+
+
+def _array(values: ArrayLike) -> np.ndarray:
+    """View as NumPy, also of a tensor that carries gradients or lies on a GPU."""
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)  # type: ignore[union-attr]
+
+
+def _whole(table: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:
+    """Raise unless the columns are integers without gaps."""
+    for column in columns:
+        if not pd.api.types.is_integer_dtype(table[column]):
+            raise SchemaError(f"column {column} of {name} must be whole numbers of bp; "
+                              f"got dtype {table[column].dtype}")
+        _rows(table, table[column].isna(), f"have no {column}", name)
 
 
 def _columns(table: pd.DataFrame, needed: tuple[str, ...], name: str) -> None:
@@ -71,11 +91,9 @@ def _rows(table: pd.DataFrame, bad: ArrayLike, fault: str, name: str) -> None:
 
 def check_intervals(table: pd.DataFrame, chrom_sizes: dict[str, int] | None = None,
                     name: str = "intervals") -> None:
-    """Intervals: ``chrom, start, end[, name, score, strand]``, ``0 <= start < end``, inside the chromosome."""
+    """Intervals: ``chrom, start, end[, name, score, strand]``, ``0 <= start < end``, on the chromosome."""
     _columns(table, INTERVAL_COLUMNS, name)
-    for column in ("start", "end"):
-        if not pd.api.types.is_integer_dtype(table[column]):
-            raise SchemaError(f"column {column} of {name} must be whole numbers of bp; got dtype {table[column].dtype}")
+    _whole(table, ("start", "end"), name)
     _rows(table, table["chrom"].isna(), "have no chromosome", name)
     _rows(table, table["start"] < 0, "start before 0", name)
     _rows(table, table["end"] <= table["start"], "end at or before their start", name)
@@ -83,9 +101,8 @@ def check_intervals(table: pd.DataFrame, chrom_sizes: dict[str, int] | None = No
         _rows(table, ~table["strand"].isin(STRANDS), "have a strand other than + - .", name)
     if chrom_sizes is not None:
         unknown = ~table["chrom"].isin(list(chrom_sizes))
-        _rows(table, unknown, f"lie on chromosomes that the genome does not have ({_some(chrom_sizes)})", name)
-        _rows(table, table["end"] > table["chrom"].map(chrom_sizes).astype("int64"),
-              "run off the end of their chromosome", name)
+        _rows(table, unknown, f"lie on chromosomes that the genome lacks ({_some(chrom_sizes)})", name)
+        _rows(table, table["end"] > _sizes(table, chrom_sizes), "run off the end of their chromosome", name)
 
 
 def check_genes(table: pd.DataFrame, chrom_sizes: dict[str, int] | None = None) -> None:
@@ -94,7 +111,11 @@ def check_genes(table: pd.DataFrame, chrom_sizes: dict[str, int] | None = None) 
     check_intervals(table, chrom_sizes, "genes")
     _rows(table, table["gene_id"].isna() | (table["gene_id"] == ""), "have no gene_id", "genes")
     _rows(table, table["gene_id"].duplicated(), "repeat a gene_id", "genes")
+    _whole(table, ("tss",), "genes")
     _rows(table, table["tss"] < 0, "have a TSS before 0", "genes")
+    if chrom_sizes is not None:
+        _rows(table, table["tss"] >= _sizes(table, chrom_sizes), "have a TSS off the end of their chromosome",
+              "genes")
 
 
 def check_elements(table: pd.DataFrame) -> None:
@@ -105,7 +126,7 @@ def check_elements(table: pd.DataFrame) -> None:
 
 
 def check_links(table: pd.DataFrame) -> None:
-    """Links: ``chrom, start, end, gene_id, cell, distance, score[, label]``, one row an element–gene pair and cell."""
+    """Links: ``chrom, start, end, gene_id, cell, distance, score[, label]``; one row a pair and cell."""
     _columns(table, LINK_COLUMNS, "links")
     check_intervals(table, name="links")
     _rows(table, table["gene_id"].isna(), "have no gene_id", "links")
@@ -115,25 +136,36 @@ def check_links(table: pd.DataFrame) -> None:
 def check_variants(table: pd.DataFrame) -> None:
     """Variants: ``chrom, pos, ref, alt[, name]``, `pos` 0-based."""
     _columns(table, VARIANT_COLUMNS, "variants")
+    _whole(table, ("pos",), "variants")
+    _rows(table, table["chrom"].isna(), "have no chromosome", "variants")
     _rows(table, table["pos"] < 0, "lie before position 0", "variants")
     for column in ("ref", "alt"):
-        _rows(table, ~table[column].astype(str).str.fullmatch("[ACGTN]+"), f"have a {column} that is not ACGTN",
-              "variants")
+        bad = ~table[column].astype(str).str.fullmatch("[ACGTN]+")
+        _rows(table, bad, f"have something other than letters of ACGTN as {column}", "variants")
 
 
 def check_expression(table: pd.DataFrame) -> None:
-    """Expression: index `gene_id` (unique), one float column a cell type or stage; finite and not negative."""
+    """Expression: index `gene_id` (unique), one number column a cell or stage; finite, not negative."""
     if table.index.name != "gene_id":
         raise SchemaError(f"expression is indexed by gene_id; got index {table.index.name!r}")
     if table.index.has_duplicates:
         twice = table.index[table.index.duplicated()]
-        raise SchemaError(f"{len(twice):,} of {len(table):,} expression rows repeat a gene_id; first: {twice[0]}")
+        raise SchemaError(f"{len(twice):,} of {len(table):,} expression rows repeat a gene_id; "
+                          f"first: {twice[0]}")
+    for column in table.columns:
+        if not pd.api.types.is_numeric_dtype(table[column]):
+            raise SchemaError(f"column {column} of expression must be numbers; "
+                              f"got dtype {table[column].dtype}")
     values = table.to_numpy(dtype=float)
     for bad, fault in ((~np.isfinite(values), "missing or infinite"), (values < 0, "negative")):
         if bad.any():
             i, j = np.argwhere(bad)[0]
             raise SchemaError(f"{int(bad.sum()):,} of {values.size:,} expression values are {fault}; "
                               f"first: gene {table.index[i]}, column {table.columns[j]} = {values[i, j]}")
+
+
+def _sizes(table: pd.DataFrame, chrom_sizes: dict[str, int]) -> np.ndarray:
+    return np.array([chrom_sizes[chrom] for chrom in table["chrom"]], dtype=np.int64)
 
 
 def _some(names: dict[str, int]) -> str:

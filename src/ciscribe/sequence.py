@@ -4,6 +4,8 @@ Codes are one byte a base: A C G T = 0 1 2 3 and everything else (N, gaps, off t
 channels in the same order and four zeros for code 4.
 """
 
+from itertools import product
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int8, Shaped, UInt8
@@ -31,7 +33,7 @@ def encode(sequence: str | bytes) -> UInt8[ndarray, " L"]:
     >>> encode("acGTN").tolist()
     [0, 1, 2, 3, 4]
     """
-    data = sequence.encode("latin-1") if isinstance(sequence, str) else sequence
+    data = sequence.encode("latin-1", "replace") if isinstance(sequence, str) else sequence
     return _ENCODE[np.frombuffer(data, dtype=np.uint8)]
 
 
@@ -53,7 +55,8 @@ def one_hot(codes: UInt8[ndarray, "*batch L"]) -> Int8[ndarray, "*batch 4 L"]:
 
 def one_hot_tensor(codes: Shaped[Tensor, "B L"]) -> Float[Tensor, "B 4 L"]:
     """One-hot encode a batch of codes on its own device, as float32."""
-    return (codes.unsqueeze(1) == torch.arange(4, device=codes.device, dtype=codes.dtype).view(1, 4, 1)).float()
+    bases = torch.arange(4, device=codes.device, dtype=codes.dtype).view(1, 4, 1)
+    return (codes.unsqueeze(1) == bases).float()
 
 
 def from_one_hot(X: Shaped[ndarray, "*batch 4 L"]) -> UInt8[ndarray, "*batch L"]:
@@ -105,7 +108,8 @@ def dinucleotide_shuffle(codes: UInt8[ndarray, " L"], n: int = 1, *, seed: int |
     """Shuffle a sequence keeping exactly its counts of neighbouring base pairs.
 
     Draws a random Eulerian path by the last-edge tree construction: every shuffle starts and ends with
-    the base of the original and holds the same dinucleotides. N counts as a fifth letter.
+    the base of the original and holds the same dinucleotides. N counts as a fifth letter. The trees are
+    few (at most 4^4), so one is drawn by its exact weight, and repeats or runs of N cost no more time.
 
     Parameters
     ----------
@@ -128,13 +132,9 @@ def dinucleotide_shuffle(codes: UInt8[ndarray, " L"], n: int = 1, *, seed: int |
         out[:] = codes
         return out
     followers = [codes[1:][codes[:-1] == letter] for letter in range(5)]
-    last = int(codes[-1])
+    trees, weights = _exit_trees(followers, int(codes[-1]))
     for i in range(n):
-        # The last exit of every letter must lead, letter by letter, to the final one (a tree): draw until it does.
-        while True:
-            exits = {letter: int(rng.choice(f)) for letter, f in enumerate(followers) if len(f) and letter != last}
-            if all(_reaches(letter, last, exits) for letter in exits):
-                break
+        exits = trees[rng.choice(len(trees), p=weights)]
         order: list[list[int]] = []
         for letter, f in enumerate(followers):
             bag = f.tolist()
@@ -153,6 +153,19 @@ def dinucleotide_shuffle(codes: UInt8[ndarray, " L"], n: int = 1, *, seed: int |
     return out
 
 
+def _exit_trees(followers: list[ndarray], last: int) -> tuple[list[dict[int, int]], ndarray]:
+    """All ways in which the last exits of the letters lead to the final one, and how probable each is."""
+    letters = [letter for letter, f in enumerate(followers) if len(f) and letter != last]
+    counts = [np.bincount(f, minlength=5) for f in followers]
+    trees, weights = [], []
+    for choice in product(*(np.flatnonzero(counts[letter]).tolist() for letter in letters)):
+        exits = dict(zip(letters, choice, strict=True))
+        if all(_reaches(letter, last, exits) for letter in letters):
+            trees.append(exits)
+            weights.append(np.prod([float(counts[letter][to]) for letter, to in exits.items()]))
+    return trees, np.array(weights) / np.sum(weights)
+
+
 def _reaches(letter: int, last: int, exits: dict[int, int]) -> bool:
     seen = set()
     while letter != last:
@@ -166,6 +179,7 @@ def _reaches(letter: int, last: int, exits: dict[int, int]) -> bool:
 def check_codes(codes: ndarray) -> None:
     """Raise SchemaError unless `codes` is uint8 with values 0..4."""
     if codes.dtype != np.uint8:
-        raise SchemaError(f"codes are uint8 (A C G T N = 0..4); got dtype {codes.dtype}; use sequence.encode()")
+        raise SchemaError(f"codes are uint8 (A C G T N = 0..4), got dtype {codes.dtype}: use encode()")
     if codes.size and codes.max() > N:
-        raise SchemaError(f"codes lie in 0..4; got {codes.max()}; use sequence.encode() on letters")
+        raise SchemaError(f"{int((codes > N).sum()):,} of {codes.size:,} codes lie outside 0..4; "
+                          f"first: {codes[codes > N][0]}; use encode() on letters")

@@ -1,0 +1,1 @@
+"""Training examples: windows, folds, and the simulated world with known truth."""

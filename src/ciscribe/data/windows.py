@@ -1,0 +1,487 @@
+"""Training examples: one window of DNA and signals around the TSS of each gene.
+
+A store is a folder that is built once and memory-mapped after: the genome at one byte a base, each track as
+runs of constant value, the gene table and the targets. A window is cut, binned, flipped and shifted when it
+is asked for, by two compiled loops, so that any half-width and resolution costs nothing at rest and every
+worker reads the same bytes.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numba
+import numpy as np
+import pandas as pd
+import torch
+from numpy import ndarray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ciscribe.data.split import FOLDS
+from ciscribe.errors import CheckpointError, ConfigError, DataMissingError, SchemaError
+from ciscribe.io.genome import Genome
+from ciscribe.io.tracks import Track, check_build
+from ciscribe.provenance import atomic_folder, provenance, write_json
+from ciscribe.schema import check_expression, check_genes
+
+VERSION = 1
+RESOLUTIONS = (1, 4, 8, 10, 16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """What a window is.
+
+    Parameters
+    ----------
+    half_width
+        Bases on each side of the TSS, bp; the window is ``[TSS − half_width, TSS + half_width)`` in the
+        direction of reading.
+    resolution
+        Bin of the signals, bp; one of `RESOLUTIONS`, and a divisor of the window.
+    strand_aware
+        True reads every window 5'→3' of its gene, so that genes on − are reverse-complemented.
+    transform
+        Of the signals: ``none``; ``log1p``; ``quantile`` (rank among the training windows, 0..1).
+    contact
+        Adds a last track, ``log10(contact + 1)`` with the TSS by the power law ``scale·(1 + d/d0)^−gamma``;
+        the parameters are ``contact_d0`` (bp), ``contact_gamma`` and ``contact_scale``.
+    """
+
+    half_width: int
+    resolution: int = 1
+    strand_aware: bool = True
+    transform: Literal["none", "log1p", "quantile"] = "log1p"
+    contact: bool = False
+    contact_d0: float = 5_000.0
+    contact_gamma: float = 1.0
+    contact_scale: float = 100.0
+
+    def __post_init__(self) -> None:
+        if self.resolution not in RESOLUTIONS:
+            raise ConfigError(f"resolution is one of {', '.join(map(str, RESOLUTIONS))} bp; got {self.resolution}")
+        if self.half_width <= 0 or (2 * self.half_width) % self.resolution:
+            raise ConfigError(f"the window of 2 × half_width = {2 * self.half_width} bp must be a positive multiple "
+                              f"of the resolution {self.resolution} bp")
+        if self.transform not in ("none", "log1p", "quantile"):
+            raise ConfigError(f"transform is none, log1p or quantile; got {self.transform!r}")
+
+    @property
+    def length(self) -> int:
+        """Window length, bp."""
+        return 2 * self.half_width
+
+    @property
+    def n_bins(self) -> int:
+        """Signal bins a window."""
+        return self.length // self.resolution
+
+
+class Batch(NamedTuple):
+    """Examples of one step, as tensors on the CPU."""
+
+    codes: torch.Tensor
+    """uint8 ``(B, L)``."""
+    signals: torch.Tensor
+    """float32 ``(B, S, n_bins)``, transformed."""
+    covariates: torch.Tensor
+    """float32 ``(B, C)``; C may be 0."""
+    targets: torch.Tensor
+    """float32 ``(B, T)``."""
+    keep: torch.Tensor
+    """float32 ``(B, n_bins)``: 0 in the blacklist, else 1."""
+    index: torch.Tensor
+    """int64 ``(B,)``: row of the gene table."""
+
+
+@numba.njit(cache=True, nogil=True)
+def _cut_codes(genome, offset, size, start, flip, out):  # pragma: no cover - compiled
+    for i in range(out.shape[0]):
+        length = out.shape[1]
+        lo, hi = start[i], start[i] + length
+        a, b = max(lo, 0), min(hi, size[i])
+        row = out[i]
+        row[:] = 4
+        if b <= a:
+            continue
+        if flip[i]:
+            for p in range(a, b):
+                c = genome[offset[i] + p]
+                row[hi - 1 - p] = 3 - c if c < 4 else 4
+        else:
+            row[a - lo:b - lo] = genome[offset[i] + a:offset[i] + b]
+
+
+@numba.njit(cache=True, nogil=True)
+def _bin_runs(first, last, run_start, run_end, run_value, start, flip, resolution, out):  # pragma: no cover
+    n_windows, n_tracks, n_bins = out.shape
+    for i in range(n_windows):
+        lo = start[i]
+        hi = lo + n_bins * resolution
+        for t in range(n_tracks):
+            row = out[i, t]
+            row[:] = 0
+            a, b = first[i, t], last[i, t]
+            while a < b:  # first run that ends after the window starts
+                mid = (a + b) // 2
+                if run_end[mid] <= lo:
+                    a = mid + 1
+                else:
+                    b = mid
+            j = a
+            while j < last[i, t] and run_start[j] < hi:
+                s, e = max(run_start[j], lo), min(run_end[j], hi)
+                value = run_value[j]
+                k = (s - lo) // resolution
+                while s < e:
+                    edge = min(e, lo + (k + 1) * resolution)
+                    at = n_bins - 1 - k if flip[i] else k
+                    row[at] += value * (edge - s) / resolution
+                    s = edge
+                    k += 1
+                j += 1
+
+
+class WindowStore:
+    """Windows of all genes, read from a folder that `build` made.
+
+    Parameters
+    ----------
+    folder
+        Made by `WindowStore.build`.
+
+    Attributes
+    ----------
+    spec, genes, targets, covariates
+        The `WindowSpec`; the gene table with its ``fold``; float32 ``(G, T)``; float32 ``(G, C)``.
+    track_names, target_names, covariate_names
+        Names along the axes; the contact track is last.
+
+    Raises
+    ------
+    DataMissingError, CheckpointError
+        When the folder is not a store, or one of another version.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        if not (self.folder / "meta.json").exists():
+            raise DataMissingError(f"{self.folder} is not a window store (no meta.json); "
+                                   "make one with: ciscribe data build CONFIG")
+        self.meta: dict[str, Any] = json.loads((self.folder / "meta.json").read_text())
+        if self.meta.get("format") != VERSION:
+            raise CheckpointError(f"{self.folder} has store format {self.meta.get('format')}, this ciscribe reads "
+                                  f"{VERSION}; build it again: ciscribe data build CONFIG")
+        self.spec = WindowSpec(**self.meta["spec"])
+        self.track_names: list[str] = self.meta["tracks"]
+        self.target_names: list[str] = self.meta["targets"]
+        self.covariate_names: list[str] = self.meta["covariates"]
+        self.genes = pd.read_parquet(self.folder / "genes.parquet")
+        self.targets = np.load(self.folder / "targets.npy")
+        self.covariates = np.load(self.folder / "covariates.npy")
+        self._tables = self._open()
+
+    def _open(self) -> dict[str, ndarray]:
+        names = ("codes", "run_start", "run_end", "run_value", "bounds", "blacklist_start", "blacklist_end",
+                 "blacklist_bounds", "quantiles")
+        return {n: np.load(self.folder / f"{n}.npy", mmap_mode="r") for n in names}
+
+    def __getstate__(self) -> dict[str, Any]:  # memory maps are opened again by each worker
+        return {k: v for k, v in self.__dict__.items() if k != "_tables"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._tables = self._open()
+
+    def __len__(self) -> int:
+        return len(self.genes)
+
+    def __repr__(self) -> str:
+        return (f"WindowStore({len(self):,} genes × {self.spec.length:,} bp, {len(self.track_names)} tracks at "
+                f"{self.spec.resolution} bp, {len(self.target_names)} targets)")
+
+    def rows(self, fold: str) -> ndarray:
+        """Row numbers of the genes of a fold."""
+        return np.flatnonzero((self.genes["fold"] == fold).to_numpy())
+
+    def windows(self, half_width: int | None = None) -> pd.DataFrame:
+        """Bases that each gene's window covers, as intervals with ``gene_id`` (may run off the chromosome)."""
+        return gene_windows(self.genes, half_width or self.spec.half_width, self.spec.strand_aware)
+
+    def starts(self, rows: ndarray, half_width: int | None = None) -> tuple[ndarray, ndarray]:
+        """Leftmost base and reading direction (True = reversed) of the windows of some rows."""
+        w = self.windows(half_width).iloc[rows]
+        flip = (self.genes["strand"].to_numpy()[rows] == "-") & self.spec.strand_aware
+        return w["start"].to_numpy(np.int64), flip
+
+    def read_codes(self, rows: Sequence[int] | ndarray, shift: ndarray | None = None,
+                   half_width: int | None = None) -> ndarray:
+        """Codes of some windows, uint8 ``(B, L)``; bases off the chromosome are 4 (N)."""
+        rows = np.asarray(rows, dtype=np.int64)
+        start, flip = self.starts(rows, half_width)
+        chrom = self.genes["i_chrom"].to_numpy()[rows]
+        out = np.empty((len(rows), 2 * (half_width or self.spec.half_width)), dtype=np.uint8)
+        _cut_codes(self._tables["codes"], np.asarray(self.meta["offsets"], np.int64)[chrom],
+                   np.asarray(self.meta["sizes"], np.int64)[chrom],
+                   start if shift is None else start + shift, flip, out)
+        return out
+
+    def read_signals(self, rows: Sequence[int] | ndarray, shift: ndarray | None = None, *,
+                     half_width: int | None = None, resolution: int | None = None, raw: bool = False) -> ndarray:
+        """Signals of some windows, float32 ``(B, S, n_bins)``: bin means in bp-exact arithmetic.
+
+        ``raw=True`` leaves out transform and contact track.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        start, flip = self.starts(rows, half_width)
+        resolution = resolution or self.spec.resolution
+        n_bins = 2 * (half_width or self.spec.half_width) // resolution
+        chrom = self.genes["i_chrom"].to_numpy()[rows]
+        bounds = self._tables["bounds"]  # track, chromosome, 2
+        n_tracks = bounds.shape[0]
+        out = np.empty((len(rows), n_tracks, n_bins), dtype=np.float32)
+        _bin_runs(np.ascontiguousarray(bounds[:, chrom, 0].T), np.ascontiguousarray(bounds[:, chrom, 1].T),
+                  self._tables["run_start"], self._tables["run_end"], self._tables["run_value"],
+                  start if shift is None else start + shift, flip, resolution, out)
+        if raw:
+            return out
+        out = self._transform(out)
+        if self.spec.contact:
+            d = np.abs((np.arange(n_bins) + 0.5) * resolution - n_bins * resolution / 2)
+            if shift is not None:  # a shifted window moves its TSS
+                move = np.where(flip, shift, -shift)[:, None]
+                d = np.abs((np.arange(n_bins) + 0.5) * resolution - n_bins * resolution / 2 - move)
+            contact = self.spec.contact_scale * (1 + d / self.spec.contact_d0) ** -self.spec.contact_gamma
+            track = np.broadcast_to(np.log10(contact + 1), (len(rows), n_bins)).astype(np.float32)
+            out = np.concatenate([out, track[:, None]], axis=1)
+        return out
+
+    def read_keep(self, rows: Sequence[int] | ndarray, shift: ndarray | None = None) -> ndarray:
+        """1 where a bin may be used, 0 where the blacklist covers more than half of it; ``(B, n_bins)``."""
+        rows = np.asarray(rows, dtype=np.int64)
+        out = np.ones((len(rows), 1, self.spec.n_bins), dtype=np.float32)
+        t = self._tables
+        if len(t["blacklist_start"]):
+            start, flip = self.starts(rows)
+            chrom = self.genes["i_chrom"].to_numpy()[rows]
+            covered = np.empty_like(out)
+            bounds = t["blacklist_bounds"][chrom]
+            _bin_runs(np.ascontiguousarray(bounds[:, :1]), np.ascontiguousarray(bounds[:, 1:]),
+                      t["blacklist_start"], t["blacklist_end"],
+                      np.ones(len(t["blacklist_start"]), np.float32),
+                      start if shift is None else start + shift, flip, self.spec.resolution, covered)
+            out -= covered > 0.5
+        return out[:, 0]
+
+    def _transform(self, x: ndarray) -> ndarray:
+        if self.spec.transform == "log1p":
+            return np.log1p(np.maximum(x, 0, out=x), out=x)
+        if self.spec.transform == "quantile":
+            grid = np.linspace(0, 1, self._tables["quantiles"].shape[1], dtype=np.float32)
+            for t, table in enumerate(self._tables["quantiles"]):
+                # ties (most bins of a sparse track are 0) take their lowest rank; 0 stays 0
+                table, first = np.unique(table, return_index=True)
+                x[:, t] = np.interp(x[:, t], table, grid[first])
+        return x
+
+    def batch(self, rows: Sequence[int] | ndarray, shift: ndarray | None = None) -> Batch:
+        """Examples of some rows, in their order."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return Batch(*(torch.from_numpy(a) for a in (
+            self.read_codes(rows, shift), self.read_signals(rows, shift), self.covariates[rows],
+            self.targets[rows], self.read_keep(rows, shift), rows)))
+
+    @classmethod
+    def build(cls, folder: str | Path, genome: Genome, tracks: Sequence[Track], genes: pd.DataFrame,
+              expression: pd.DataFrame, spec: WindowSpec, *, covariates: Sequence[str] = (),
+              blacklist: pd.DataFrame | None = None, facts: dict[str, Any] | None = None) -> "WindowStore":
+        """Write a store and open it.
+
+        Parameters
+        ----------
+        folder
+            Written whole or not at all.
+        genome
+            Read chromosome by chromosome; only those with genes are kept.
+        tracks
+            Signals with the genome's chromosome names.
+        genes
+            Gene table with a ``fold`` column; genes without expression must be gone already.
+        expression
+            Indexed by gene_id, one column a target.
+        spec
+            The window.
+        covariates
+            Numeric columns of `genes`, standardized with mean and sd of the training genes.
+        blacklist
+            Intervals whose bins are erased from the mask.
+        facts
+            Goes into the provenance.
+
+        Raises
+        ------
+        SchemaError, InputError
+            Broken tables; genes off the end; tracks of another build.
+        """
+        sizes = genome.chrom_sizes
+        check_genes(genes, sizes)
+        check_expression(expression)
+        off = genes["tss"].to_numpy() >= genes["chrom"].map(sizes).to_numpy()
+        if off.any():
+            g = genes.iloc[int(off.argmax())]
+            raise SchemaError(f"{int(off.sum()):,} of {len(genes):,} genes have their TSS off the end of the chromosome; "
+                              f"first: {g['gene_id']} at {g['chrom']}:{g['tss']:,} of {sizes[g['chrom']]:,} bp")
+        for track in tracks:
+            check_build(track, sizes)
+        genes = genes.reset_index(drop=True)
+        chroms = [c for c in sizes if c in set(genes["chrom"])]
+        genes = genes.assign(i_chrom=genes["chrom"].map({c: i for i, c in enumerate(chroms)}).astype(np.int64))
+        with atomic_folder(folder) as temporary:
+            lengths = np.array([sizes[c] for c in chroms], dtype=np.int64)
+            offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+            codes = np.lib.format.open_memmap(temporary / "codes.npy", mode="w+", dtype=np.uint8,
+                                              shape=(int(lengths.sum()),))
+            for chrom, offset, length in zip(chroms, offsets, lengths, strict=True):
+                codes[offset:offset + length] = genome.codes(chrom)
+            codes.flush()
+            _write_runs(temporary, tracks, chroms)
+            _write_blacklist(temporary, blacklist, chroms)
+            train = (genes["fold"] == "train").to_numpy()
+            table = genes[list(covariates)].to_numpy(np.float32) if covariates else np.zeros((len(genes), 0), np.float32)
+            if table.shape[1]:
+                if not np.isfinite(table).all():
+                    raise SchemaError(f"{int((~np.isfinite(table)).any(axis=1).sum()):,} genes have a missing covariate")
+                table = (table - table[train].mean(axis=0)) / np.maximum(table[train].std(axis=0), 1e-6)
+            np.save(temporary / "covariates.npy", table.astype(np.float32))
+            np.save(temporary / "targets.npy", expression.loc[genes["gene_id"]].to_numpy(np.float32))
+            np.save(temporary / "quantiles.npy", np.zeros((len(tracks), 2), np.float32))
+            genes.to_parquet(temporary / "genes.parquet")
+            write_json(temporary / "meta.json", {
+                "format": VERSION, "spec": asdict(spec), "chroms": chroms, "sizes": lengths, "offsets": offsets,
+                "tracks": [t.name for t in tracks] + (["contact"] if spec.contact else []),
+                "units": [t.units for t in tracks], "targets": list(expression.columns),
+                "covariates": list(covariates), "provenance": provenance(**(facts or {}))})
+            if spec.transform == "quantile":
+                store = cls(temporary)
+                np.save(temporary / "quantiles.npy", store._fit_quantiles())
+        return cls(folder)
+
+    def _fit_quantiles(self, n: int = 1001, sample: int = 2000) -> ndarray:
+        rows = self.rows("train")
+        rows = rows[:: max(1, len(rows) // sample)]
+        raw = self.read_signals(rows, raw=True)
+        table = np.quantile(raw.transpose(1, 0, 2).reshape(raw.shape[1], -1), np.linspace(0, 1, n), axis=1).T
+        return table.astype(np.float32)
+
+
+def gene_windows(genes: pd.DataFrame, half_width: int, strand_aware: bool = True) -> pd.DataFrame:
+    """Window of every gene as intervals; read 5'→3', position `half_width` of the window is the TSS.
+
+    A reversed window covers ``[tss − half_width + 1, tss + half_width + 1)``, so that the TSS has the same
+    place in it.
+    """
+    reverse = ((genes["strand"] == "-") & strand_aware).astype(np.int64)
+    start = genes["tss"].astype(np.int64) - half_width + reverse
+    return pd.DataFrame({"chrom": genes["chrom"], "start": start, "end": start + 2 * half_width,
+                         "gene_id": genes["gene_id"]})
+
+
+def _write_runs(folder: Path, tracks: Sequence[Track], chroms: Sequence[str]) -> None:
+    bounds = np.zeros((len(tracks), len(chroms), 2), dtype=np.int64)
+    parts: list[Any] = []
+    at = 0
+    for t, track in enumerate(tracks):
+        for c, chrom in enumerate(chroms):
+            runs = track.runs.get(chrom)
+            n = 0 if runs is None else len(runs.start)
+            bounds[t, c] = at, at + n
+            if runs is not None and n:
+                parts.append(runs)
+            at += n
+    for i, (name, dtype) in enumerate((("run_start", np.int64), ("run_end", np.int64), ("run_value", np.float32))):
+        np.save(folder / f"{name}.npy", np.concatenate([p[i] for p in parts]).astype(dtype) if parts
+                else np.zeros(0, dtype))
+    np.save(folder / "bounds.npy", bounds)
+
+
+def _write_blacklist(folder: Path, blacklist: pd.DataFrame | None, chroms: Sequence[str]) -> None:
+    bounds = np.zeros((len(chroms), 2), dtype=np.int64)
+    starts, ends = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    at = 0
+    for c, chrom in enumerate(chroms):
+        part = None if blacklist is None else blacklist[blacklist["chrom"] == chrom].sort_values("start")
+        n = 0 if part is None else len(part)
+        bounds[c] = at, at + n
+        at += n
+        if part is not None:
+            starts.append(part["start"].to_numpy(np.int64))
+            ends.append(part["end"].to_numpy(np.int64))
+    np.save(folder / "blacklist_start.npy", np.concatenate(starts))
+    np.save(folder / "blacklist_end.npy", np.concatenate(ends))
+    np.save(folder / "blacklist_bounds.npy", bounds)
+
+
+class _Steps(Dataset):
+    """Each item is a whole batch: rows and shifts were drawn beforehand, so workers cannot change them."""
+
+    def __init__(self, store: WindowStore):
+        self.store = store
+
+    def __getitem__(self, step: tuple[ndarray, ndarray | None]) -> Batch:
+        rows, shift = step
+        return self.store.batch(rows, shift)
+
+
+class _Plan(Sampler):
+    """Rows and shifts of every step of an epoch, a function of seed and epoch only."""
+
+    def __init__(self, rows: ndarray, batch_size: int, shuffle: bool, max_shift: int, seed: int):
+        self.rows, self.batch_size, self.shuffle, self.max_shift, self.seed = rows, batch_size, shuffle, max_shift, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next (a resumed training continues with its own order)."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[ndarray, ndarray | None]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        rows = rng.permutation(self.rows) if self.shuffle else self.rows
+        for i in range(0, len(rows), self.batch_size):
+            part = rows[i:i + self.batch_size]
+            shift = rng.integers(-self.max_shift, self.max_shift + 1, len(part)) if self.max_shift else None
+            yield part, shift
+
+
+def loader(store: WindowStore, rows: Iterable[int] | str, batch_size: int, *, shuffle: bool = False,
+           max_shift: int = 0, seed: int = 0, n_workers: int = 0) -> DataLoader:
+    """Batches of a store, identical for any number of workers.
+
+    Parameters
+    ----------
+    store
+        The windows.
+    rows
+        Row numbers, or the name of a fold.
+    batch_size
+        Genes a step; the last step may be smaller.
+    shuffle
+        New order every epoch, from `seed` and the epoch.
+    max_shift
+        Augmentation: every window moves by up to this many bp, drawn per gene and epoch.
+    seed
+        Of order and shifts.
+    n_workers
+        Reading processes; 0 reads in this one.
+    """
+    if isinstance(rows, str):
+        if rows not in FOLDS:
+            raise ConfigError(f"fold is one of {', '.join(FOLDS)}; got {rows!r}")
+        rows = store.rows(rows)
+    plan = _Plan(np.asarray(rows, dtype=np.int64), batch_size, shuffle, max_shift, seed)
+    return DataLoader(_Steps(store), sampler=plan, batch_size=None, num_workers=n_workers,
+                      persistent_workers=n_workers > 0)

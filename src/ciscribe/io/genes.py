@@ -1,0 +1,180 @@
+"""Gene annotations (GTF, GFF3, BED, tables) as one table of genes with their TSS.
+
+Coordinates leave here 0-based and half-open; the TSS is the gene's first transcribed base: `start` on the
+plus strand, ``end - 1`` on the minus strand, unless the file states it.
+"""
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+
+from ciscribe.errors import InputError
+from ciscribe.io.bed import read_bed
+from ciscribe.io.text import (
+    PathLike,
+    naming,
+    need_columns,
+    numbers_or_words,
+    read_lines,
+    read_table,
+    reject_rows,
+    whole_numbers,
+    write_text_file,
+)
+from ciscribe.schema import GENE_COLUMNS, check_genes
+
+_GENES = ("gene", "ncRNA_gene", "pseudogene")
+_TRANSCRIPTS = ("transcript", "mRNA")
+
+
+def read_genes(path: PathLike, *, columns: dict[str, str] | list[str] | None = None) -> pd.DataFrame:
+    """Read the genes of a GTF, GFF3, BED or table (plain or gzipped).
+
+    Parameters
+    ----------
+    path
+        The format is read from the name: ``.gtf``, ``.gff``, ``.gff3``; ``.bed`` without `columns` is BED whose
+        `name` is the gene id; anything else is a TSV or CSV with a header. A GTF or GFF3 without gene features
+        gets its genes from its transcripts, from the first start to the last end.
+    columns
+        A list names the columns of a table that has no header. A dict says which column of the file holds which
+        of ours, e.g. ``{"gene_id": "Gene stable ID"}``; the others keep their names.
+
+    Returns
+    -------
+    DataFrame
+        ``chrom, start, end, strand, gene_id, gene_name, tss`` and the file's other columns (for GTF and GFF3
+        `biotype`, when stated); file order. A gene without a name is named by its id.
+
+    Raises
+    ------
+    InputError
+        If gene ids repeat or are empty, a strand is neither + nor −, coordinates are wrong, or a column is
+        missing; with the count and the first row.
+    """
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
+    suffix = suffixes[-1] if suffixes else ""
+    if suffix in (".gtf", ".gff", ".gff3"):
+        genes = _read_annotation(path)
+    elif isinstance(columns, list):
+        genes = read_table(path, "genes", names=columns)
+    elif suffix == ".bed":
+        genes = read_bed(path)
+    else:
+        genes = read_table(path, "genes")
+    if isinstance(columns, dict):
+        need_columns(genes, list(columns.values()), path, "genes")
+        genes = genes.rename(columns={theirs: ours for ours, theirs in columns.items()})
+    if "gene_id" not in genes.columns and "name" in genes.columns:
+        genes = genes.rename(columns={"name": "gene_id"})
+    if genes.columns.has_duplicates:
+        twice = genes.columns[genes.columns.duplicated()][0]
+        raise InputError(f"genes {path} have two columns '{twice}' after renaming; name each column once")
+    return _complete(genes, path)
+
+
+def _complete(genes: pd.DataFrame, path: PathLike) -> pd.DataFrame:
+    """Whole numbers, TSS and names filled in, contract checked, our columns first."""
+    need_columns(genes, ["chrom", "start", "end", "strand", "gene_id"], path, "genes")
+    for column in ("start", "end", "tss"):
+        if column in genes.columns:
+            genes[column] = whole_numbers(genes, column, path, "genes")
+    reject_rows(
+        ~genes["strand"].isin(["+", "-"]),
+        "have a strand other than + and -, so their TSS is not known",
+        lambda i: f"{genes['gene_id'].iloc[i]} has {genes['strand'].iloc[i]!r}",
+        path,
+        "genes",
+    )
+    if "tss" not in genes.columns:
+        genes["tss"] = np.where(genes["strand"] == "+", genes["start"], genes["end"] - 1)
+    if "gene_name" not in genes.columns:
+        genes["gene_name"] = genes["gene_id"]
+    unnamed = genes["gene_name"].isna() | genes["gene_name"].isin(["", "."])
+    genes["gene_name"] = genes["gene_name"].where(~unnamed, genes["gene_id"])
+    for column in genes.columns.difference([*GENE_COLUMNS, "name", "biotype"]):
+        genes[column] = numbers_or_words(genes[column])
+    with naming(path):
+        check_genes(genes)
+    return genes[[*GENE_COLUMNS, *(c for c in genes.columns if c not in GENE_COLUMNS)]].reset_index(drop=True)
+
+
+def _read_annotation(path: PathLike) -> pd.DataFrame:
+    """Gene lines of a GTF or GFF3, or genes merged from transcript lines when there are none."""
+    genes: list[dict[str, object]] = []
+    transcripts: list[dict[str, object]] = []
+    for line in read_lines(path, "annotation"):
+        if line.startswith("##FASTA"):
+            break
+        if line.startswith("#"):
+            continue
+        fields = line.split("\t")
+        if len(fields) != 9:
+            raise InputError(
+                f"annotation {path} must have 9 tab-separated columns (GTF or GFF3); got {len(fields)} in "
+                f"{line[:120]!r}; is the file whole?"
+            )
+        if fields[2] in _GENES:
+            genes.append(_feature(fields))
+        elif fields[2] in _TRANSCRIPTS and not genes:
+            transcripts.append(_feature(fields))
+    if not genes and not transcripts:
+        raise InputError(
+            f"annotation {path} holds no gene, transcript or mRNA feature; expected a gene annotation"
+        )
+    table = pd.DataFrame(genes or transcripts)
+    for column in ("start", "end"):
+        table[column] = whole_numbers(table, column, path, "annotation")
+    table["start"] -= 1
+    if not genes:
+        table["gene_id"] = table["parent"].where(table["parent"].notna(), table["gene_id"])
+        table = table.groupby(["gene_id", "chrom", "strand"], sort=False, as_index=False, dropna=False).agg(
+            {"start": "min", "end": "max", "gene_name": "first", "biotype": "first"}
+        )
+    return table.drop(
+        columns=["parent", *(["biotype"] if table["biotype"].isna().all() else [])], errors="ignore"
+    )
+
+
+def _feature(fields: list[str]) -> dict[str, object]:
+    """One line as a dictionary; understands GTF (``key "value";``) and GFF3 (``key=value;``) attributes."""
+    if re.match(r"\s*\w+=", fields[8]):
+        pairs = (item.partition("=") for item in fields[8].split(";"))
+        attributes = {key.strip(): unquote(value.strip()) for key, _, value in pairs}
+    else:
+        attributes = dict(re.findall(r'(\w+)\s+"([^"]*)"', fields[8]))
+    get = attributes.get
+    is_gene = fields[2] in _GENES
+    parent = get("gene_id") or get("Parent")
+    return {
+        "chrom": fields[0],
+        "start": fields[3],
+        "end": fields[4],
+        "strand": fields[6],
+        "gene_id": get("gene_id") or re.sub(r"^gene[:-]", "", get("ID", "")),
+        "gene_name": get("gene_name") or (get("Name") if is_gene else None),
+        "biotype": get("gene_biotype") or get("gene_type") or get("biotype"),
+        "parent": None if is_gene or parent is None else re.sub(r"^gene[:-]", "", parent),
+    }
+
+
+def write_gtf(path: PathLike, genes: pd.DataFrame) -> None:
+    """Write genes as GTF (a gene, a transcript and an exon line each), whole or not at all.
+
+    The TSS is not written: a reader takes the gene's end that the strand names.
+    """
+    check_genes(genes)
+    lines = []
+    for gene in genes.to_dict("records"):
+        about = f'gene_id "{gene["gene_id"]}"; gene_name "{gene["gene_name"]}";'
+        about += f' gene_biotype "{gene["biotype"]}";' if isinstance(gene.get("biotype"), str) else ""
+        for feature in ("gene", "transcript", "exon"):
+            more = "" if feature == "gene" else f' transcript_id "{gene["gene_id"]}.1";'
+            lines.append(
+                f"{gene['chrom']}\tciscribe\t{feature}\t{gene['start'] + 1}\t{gene['end']}\t.\t"
+                f"{gene['strand']}\t.\t{about}{more}\n"
+            )
+    write_text_file(path, "".join(lines))

@@ -1,0 +1,1 @@
+"""Published architectures, one file each; `registry` creates, saves and loads them by name."""

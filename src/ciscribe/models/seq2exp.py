@@ -1,0 +1,165 @@
+"""Seq2Exp: expression from DNA and signals through a learned mask of regulatory elements.
+
+Su et al., "Learning to discover regulatory elements for gene expression prediction", ICLR 2025,
+arXiv:2502.13991. Written from the paper.
+
+A generator reads the sequence and proposes, bin by bin, how open the mask should be; a parameter-free branch
+does the same from the signals; their product (a Beta) multiplies the input of the predictor. ``resolution=1``
+with ``d_model=128, n_layers=4`` is the paper; larger resolutions run mask and state space on bins after a
+convolutional stem and train on a CPU.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ciscribe.card import Card
+from ciscribe.nn.conv import ConvStem
+from ciscribe.nn.heads import ExpressionHead
+from ciscribe.nn.mask import BetaMask, Bottleneck, Posterior
+from ciscribe.nn.ssm import BiMambaStack
+
+CARD = Card(
+    name="seq2exp", kind="model",
+    summary="Predicts a gene's expression from DNA and signals through a mask that it learns to keep sparse.",
+    paper="Su et al., ICLR 2025, arXiv:2502.13991",
+    code="written from the paper",
+    differences=(
+        "resolution > 1 embeds the sequence with a convolutional stem and runs mask and state space on bins.",
+        "The signal branch of the mask is calibrated per track on training windows (calibrate=False: as published).",
+        "The stem is shared by generator and predictor.",
+        "The hard variant multiplies by the 0/1 mask; it does not pack the selected positions next to each other, "
+        "so its cost does not fall with the mask.",
+        "pool='attention' adds learned pooling over all bins beside the mean of the central 2,000 bp.",
+        "Several targets are predicted at once; covariates are whatever the gene table names.",
+    ),
+    n_policy="N is four zeros; a blacklisted bin has mask 0",
+)
+
+
+class _Generator(nn.Module):
+    """Two numbers a bin from the embedded sequence."""
+
+    def __init__(self, d_model: int, n_layers: int, d_state: int, d_conv: int, expand: int, dropout: float):
+        super().__init__()
+        self.stack = BiMambaStack(d_model, n_layers, d_state=d_state, d_conv=d_conv, expand=expand, dropout=dropout)
+        self.out = nn.Linear(d_model, 2)
+
+    def forward(self, E: Float[Tensor, "B bins d"]) -> Float[Tensor, "B bins 2"]:
+        return self.out(self.stack(E))
+
+
+class _Predictor(nn.Module):
+    """State space over the masked tokens, then the expression head."""
+
+    def __init__(self, stack: nn.Module, head: ExpressionHead):
+        super().__init__()
+        self.stack, self.head = stack, head
+
+    def forward(self, H: Float[Tensor, "B bins d"], covariates: Tensor | None = None) -> Float[Tensor, "B T"]:
+        return self.head(self.stack(H), covariates)
+
+
+class Seq2Exp(nn.Module):
+    """Sequence and signals to expression through a Beta information bottleneck.
+
+    Parameters
+    ----------
+    n_targets
+        Cell types or stages predicted.
+    n_signals, n_covariates
+        Tracks and gene features given beside the sequence; 0 for none.
+    kind
+        ``"soft"`` or ``"hard"`` mask.
+    resolution
+        Bin of mask, signals and tokens in bp; 1 is the paper.
+    d_model, n_layers, d_state, d_conv, expand
+        Size of generator and predictor (each has its own layers).
+    sparsity, concentration, prior_scale, beta_min, z_scale
+        Of the mask; None takes the published value of `kind` (soft 0.1, 10, 10, 1, 1; hard 0.45, 0.1, 1, 0, 1).
+    thresholds, weights
+        Of the signal branch, one a track; None means 1 and equal. The paper, for H3K27ac, DNase and Hi-C:
+        (1.5, 0.2, 1.0) and (2, 2, 1).
+    center_bp
+        The head averages the outputs over this many central bp; the mask is forced open over `include_bp`.
+    include_bp
+        Bases around the TSS where the mask is 1 (the paper: 2,000).
+    pool
+        See `ciscribe.nn.heads.ExpressionHead`.
+    stem_channels, dropout
+        Of the convolutional stem (resolution > 1), and in the layers.
+    use_generator, use_signals, use_mask
+        Ablations: no generator (signals decide), no signal branch (sequence decides), no mask at all (every bin
+        open, the same predictor).
+    """
+
+    def __init__(self, n_targets: int = 1, n_signals: int = 3, n_covariates: int = 9, *,
+                 kind: Literal["soft", "hard"] = "soft", resolution: int = 1, d_model: int = 128, n_layers: int = 4,
+                 d_state: int = 16, d_conv: int = 4, expand: int = 2, sparsity: float | None = None,
+                 concentration: float | None = None, prior_scale: float | None = None, beta_min: float | None = None,
+                 z_scale: float = 1.0, thresholds: tuple[float, ...] | None = None,
+                 weights: tuple[float, ...] | None = None, center_bp: int = 2000, include_bp: int = 2000,
+                 pool: Literal["center", "attention"] = "center", stem_channels: int = 48, dropout: float = 0.0,
+                 use_generator: bool = True, use_signals: bool = True, use_mask: bool = True):
+        super().__init__()
+        soft = kind == "soft"
+        self.resolution, self.include_bp, self.use_mask = resolution, include_bp, use_mask
+        self.n_signals = n_signals
+        self.embed = ConvStem(d_model, resolution, channels=stem_channels)
+        self.embed_signals = nn.Linear(n_signals, d_model) if n_signals else None
+        mask = BetaMask(
+            n_signals, kind=kind, sparsity=sparsity if sparsity is not None else (0.1 if soft else 0.45),
+            concentration=concentration if concentration is not None else (10.0 if soft else 0.1),
+            prior_scale=prior_scale if prior_scale is not None else (10.0 if soft else 1.0),
+            beta_min=beta_min if beta_min is not None else (1.0 if soft else 0.0), z_scale=z_scale,
+            thresholds=thresholds, weights=weights, use_generator=use_generator, use_signals=use_signals)
+        sizes = (d_model, n_layers, d_state, d_conv, expand, dropout)
+        stack = BiMambaStack(d_model, n_layers, d_state=d_state, d_conv=d_conv, expand=expand, dropout=dropout)
+        head = ExpressionHead(d_model, n_targets, n_covariates=n_covariates,
+                              center_bins=max(1, center_bp // resolution), pool=pool, dropout=dropout)
+        self.bottleneck = Bottleneck(_Generator(*sizes) if use_generator else None, mask, _Predictor(stack, head))
+
+    def posterior(self, X: Float[Tensor, "B 4 L"], S: Float[Tensor, "B S bins"] | None = None) -> Posterior:
+        """Beta distribution of the mask, bin by bin, before bins are forced open or erased."""
+        return self.bottleneck.posterior(self.embed(X), S)
+
+    def calibrate(self, S: Float[Tensor, "B S bins"]) -> None:
+        """Set the per-track scale of the mask's signal branch from training windows."""
+        if self.n_signals:
+            self.bottleneck.mask.calibrate(S)
+
+    def include(self, n_bins: int) -> Float[Tensor, " bins"]:
+        """1 on the bins around the TSS (the window's center) that are always open."""
+        center = (torch.arange(n_bins) + 0.5) * self.resolution - n_bins * self.resolution / 2
+        return (center.abs() < self.include_bp / 2).float()
+
+    def forward(self, X: Float[Tensor, "B 4 L"], S: Float[Tensor, "B S bins"] | None = None,
+                covariates: Float[Tensor, "B C"] | None = None, keep: Float[Tensor, "B bins"] | None = None
+                ) -> dict[str, Tensor]:
+        """Predict expression.
+
+        Parameters
+        ----------
+        X
+            One-hot windows, TSS at position L/2.
+        S
+            Signals at `resolution`, finite; their order is that of `thresholds` and `weights`.
+        covariates
+            Gene features, standardized.
+        keep
+            0 erases a bin from the mask, also one that is forced open.
+
+        Returns
+        -------
+        dict
+            ``expression`` ``(B, T)`` and ``mask_kl`` ``(B, 1)``, the mean KL of the window's bins in nats.
+        """
+        E = self.embed(X)  # B bins d
+        tokens = E if self.embed_signals is None or S is None else E + self.embed_signals(S.transpose(1, 2))
+        if not self.use_mask:
+            tokens = tokens if keep is None else tokens * keep.unsqueeze(-1)
+            return {"expression": self.bottleneck.predictor(tokens, covariates)}
+        y, kl = self.bottleneck(E, tokens, S, covariates, keep, self.include(E.shape[1]).to(E.device))
+        return {"expression": y, "mask_kl": kl.unsqueeze(1)}

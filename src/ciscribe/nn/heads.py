@@ -1,0 +1,58 @@
+"""Heads: from one vector a bin to one number a target."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class ExpressionHead(nn.Module):
+    """Pool the bins, join the covariates, and predict the targets with an MLP.
+
+    Parameters
+    ----------
+    d_model
+        Channels in.
+    n_targets
+        Numbers out.
+    n_covariates
+        Gene features joined after pooling; 0 for none.
+    center_bins
+        ``pool="center"`` averages this many central bins (the paper: 2,000 bp); None averages all.
+    pool
+        ``"center"`` as published, or ``"attention"``: learned weights over all bins, beside the center mean.
+    dropout
+        Before each linear layer of the MLP.
+    """
+
+    def __init__(self, d_model: int, n_targets: int, *, n_covariates: int = 0, center_bins: int | None = None,
+                 pool: Literal["center", "attention"] = "center", dropout: float = 0.0):
+        super().__init__()
+        if pool not in ("center", "attention"):
+            raise ValueError(f"pool is 'center' or 'attention'; got {pool!r}")
+        self.center_bins, self.pool, self.n_covariates = center_bins, pool, n_covariates
+        width = d_model
+        if pool == "attention":
+            self.query = nn.Linear(d_model, 4)
+            width = d_model * 5
+        self.mlp = nn.Sequential(nn.Dropout(dropout), nn.Linear(width + n_covariates, d_model), nn.ReLU(),
+                                 nn.Dropout(dropout), nn.Linear(d_model, d_model), nn.ReLU(),
+                                 nn.Linear(d_model, n_targets))
+
+    def forward(self, H: Float[Tensor, "B bins d"], covariates: Float[Tensor, "B C"] | None = None
+                ) -> Float[Tensor, "B T"]:
+        """Predict; `covariates` are needed exactly when `n_covariates` is not 0."""
+        given = 0 if covariates is None else covariates.shape[1]
+        if given != self.n_covariates:
+            raise ValueError(f"this model expects {self.n_covariates} covariates a gene; got {given}")
+        n = H.shape[1]
+        k = n if self.center_bins is None else min(self.center_bins, n)
+        start = (n - k) // 2
+        pooled = [H[:, start:start + k].mean(dim=1)]
+        if self.pool == "attention":
+            weight = self.query(H).softmax(dim=1)  # B bins 4
+            pooled.append(torch.einsum("bnd,bnk->bkd", H, weight).flatten(1))
+        if covariates is not None:
+            pooled.append(covariates.to(H.dtype))
+        return self.mlp(torch.cat(pooled, dim=1))

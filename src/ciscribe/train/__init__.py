@@ -1,0 +1,1 @@
+"""Training, evaluation and the baselines that stand beside every model."""
