@@ -12,8 +12,8 @@ The law, for a TSS and a cell::
     openness = o² / (o² + half_open²)                       o = affinity · activity of the pioneer
     contact  = (1 + |d| / contact_scale) ^ −contact_decay
 
-with weight × affinity × activity of the factor for each site in a sum. An element is a pioneer's or insulator's
-site; it owns the sites within `reach` bp whose nearest pioneer it is. An insulator opens but owns nothing.
+with weight × affinity × activity of the factor for each site in a sum. An element is the site of a pioneer or
+insulator. A pioneer owns the sites within `reach` bp that have no nearer pioneer; an insulator owns nothing.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from ciscribe.data.motif_table import CELLS, FACTORS, Factor
 from ciscribe.errors import SchemaError, UnknownNameError, nearest
 from ciscribe.sequence import N, check_codes
 
-_MER = 6  # the scan looks up the most telling six bases of a motif first, and scores in full only what can pass
+_MER = 6  # the scan first looks up the six most telling bases of a motif, and scores in full what can pass
 _NEVER = -1e6  # log-odds of an N: a site with an N is no site
 _CHUNK = 1 << 24  # bases scanned at once
 
@@ -91,7 +91,7 @@ class WorldOracle:
     >>> enhancer = "TGTTTACATAAA" + "C" * 20 + "AGTTAATGATTAACC"  # FOXA2 and HNF1A
     >>> active = encode("A" * 1000 + enhancer + "A" * (3001 - len(enhancer)))[None]
     >>> liver, blood, neuron = oracle(active, 2000)[0]
-    >>> bool(liver > 0.5), bool(blood < 0.31)
+    >>> bool(liver > 0.4), bool(blood < 0.31)
     (True, True)
     """
 
@@ -103,9 +103,9 @@ class WorldOracle:
     reach: int = 150
     promoter_half: int = 250
     base: float = 0.3
-    proximal: float = 0.4
+    proximal: float = 0.6
     half_open: float = 0.3
-    synergy: float = 0.8
+    synergy: float = 0.5
     partners: tuple[str, str] = ("CEBPA", "FOS::JUN")
     spacing: tuple[int, int] = (8, 14)
 
@@ -119,7 +119,7 @@ class WorldOracle:
         """Activity of each factor (columns) in each cell (rows), 0 to 1."""
         names = [f.name for f in self.factors]
         table = [[CELLS[cell].get(name, 1.0) for name in names] for cell in self.cells]
-        return pd.DataFrame(table, index=pd.Index(self.cells, name="cell"), columns=names)
+        return pd.DataFrame(table, index=pd.Index(self.cells, name="cell"), columns=pd.Index(names))
 
     @cached_property
     def half_window(self) -> int:
@@ -131,15 +131,16 @@ class WorldOracle:
         d = np.abs(np.asarray(distance, dtype=float))
         return np.where(d <= self.max_distance, (1 + d / self.contact_scale) ** -self.contact_decay, 0.0)
 
-    def __call__(self, codes: UInt8[ndarray, "B L"], tss: Int[ndarray, " B"] | int) -> Float[ndarray, "B cells"]:
+    def __call__(self, codes: UInt8[ndarray, "B L"], tss: Int[ndarray, " B"] | int
+                 ) -> Float[ndarray, "B cells"]:
         """Noiseless expression of a gene in each window.
 
         Parameters
         ----------
         codes
             Sequences, A C G T N = 0..4. Either strand gives the same answer, with the TSS counted from the
-            other end. What lies outside the window counts as N; ±`half_window` bp around the TSS hold all that
-            can matter.
+            other end. What lies outside the window counts as N; ±`half_window` bp around the TSS hold all
+            that can matter.
         tss
             Position of the TSS in the window, one for all or one a window.
 
@@ -180,12 +181,13 @@ class WorldOracle:
         Returns
         -------
         DataFrame
-            ``window, start, end, factor, affinity``, sorted by window, start and factor; `factor` is the index
-            in `factors`, `affinity` 0.4 at the threshold to 1 at the best possible match.
+            ``window, start, end, factor, affinity``, sorted by window, start and factor; `factor` is the
+            index in `factors`, `affinity` 0.4 at the threshold to 1 at the best possible match.
         """
         codes = np.asarray(codes)
         if codes.ndim != 2:
-            raise SchemaError(f"sequence windows are codes (B, L); got shape {codes.shape}; for one use codes[None]")
+            raise SchemaError(f"sequence windows are codes (B, L); got shape {codes.shape}; "
+                              "for one sequence give codes[None]")
         check_codes(codes)
         pad = max(f.width for f in self.factors)
         flat = np.pad(codes, ((0, 0), (0, pad)), constant_values=N).ravel()  # no site spans two windows
@@ -207,7 +209,8 @@ class WorldOracle:
         threshold = np.array([f.threshold for f in self.factors])[which]
         best = np.array([f.best for f in self.factors])[which]
         affinity = 0.4 + 0.6 * (score - threshold) / (best - threshold)
-        return pd.DataFrame({"window": window, "start": at, "end": at + width, "factor": which, "affinity": affinity})
+        return pd.DataFrame({"window": window, "start": at, "end": at + width, "factor": which,
+                             "affinity": affinity})
 
     def elements(self, sites: pd.DataFrame) -> Elements:
         """Open elements that the sites of `sites` make, with what they do in each cell."""
@@ -241,18 +244,18 @@ class WorldOracle:
 
     def respond(self, sites: pd.DataFrame, window: Int[ndarray, " G"], tss: Int[ndarray, " G"]
                 ) -> Float[ndarray, "G cells"]:
-        """Noiseless expression of the genes at `tss` of `window`, given the sites; several genes may share one."""
+        """Noiseless expression of the genes at `tss` of `window`, given all sites."""
         found = self.elements(sites)
         y = self._promoter(sites, window, tss)
         gene, element = self.in_range(found, window, tss)
-        pull = self.contact(found.center[element] - (np.asarray(tss)[gene] + 0.5))
+        pull = self.contact(found.center[element] - (tss[gene] + 0.5))
         for c in range(len(self.cells)):
             y[:, c] += np.bincount(gene, pull * found.activity[element, c], minlength=len(y))
         return y
 
     def in_range(self, found: Elements, window: ndarray, tss: ndarray) -> tuple[ndarray, ndarray]:
         """Every pair of a gene and an element within `max_distance` of its TSS: indices of both."""
-        return _within(found.window, found.center, np.asarray(window), np.asarray(tss) + 0.5, self.max_distance)
+        return _within(found.window, found.center, window, tss + 0.5, self.max_distance)
 
     @cached_property
     def _weights(self) -> ndarray:
@@ -276,10 +279,11 @@ class WorldOracle:
     def _promoter(self, sites: pd.DataFrame, window: ndarray, tss: ndarray) -> Float[ndarray, "G cells"]:
         """Basal expression: the best site of each core factor, and activators beside the TSS."""
         at, center, which, affinity = _columns(sites)
-        gene, site = _within(at, center, np.asarray(window), np.asarray(tss) + 0.5, self.promoter_half)
+        gene, site = _within(at, center, window, tss + 0.5, self.promoter_half)
         best = np.zeros((len(window), len(self.factors)))
         np.maximum.at(best, (gene, which[site]), affinity[site])
-        y = np.repeat(self.base + best @ np.where(self._has("core"), self._weights, 0.0)[:, None], len(self.cells), 1)
+        basal = self.base + best @ np.where(self._has("core"), self._weights, 0.0)
+        y = np.repeat(basal[:, None], len(self.cells), axis=1)
         activator = self._has("activator")[which[site]]
         gene, site = gene[activator], site[activator]
         pull = self.proximal * self._weights[which[site]] * affinity[site]
@@ -322,7 +326,7 @@ def ranges(lo: ndarray, hi: ndarray) -> tuple[ndarray, ndarray]:
 
 
 def _mer_index(codes: UInt8[ndarray, " L"]) -> ndarray:
-    """Number of the six bases that begin at each position, in base 5 (N is the fifth letter)."""
+    """Give the number of the six bases that begin at each position, in base 5 (N is the fifth letter)."""
     index = np.zeros(max(len(codes) - _MER + 1, 0), dtype=np.uint16)
     for j in range(_MER):
         index *= 5
@@ -331,7 +335,7 @@ def _mer_index(codes: UInt8[ndarray, " L"]) -> ndarray:
 
 
 def _matches(codes: UInt8[ndarray, " L"], index: ndarray, factor: Factor) -> tuple[ndarray, ndarray]:
-    """Starts and scores of the sites of one factor on either strand, in any order."""
+    """Find the sites of one factor on either strand: starts, ascending, and scores."""
     starts, scores = [], []
     n = len(codes) - factor.width + 1
     for pwm in (factor.pwm, factor.pwm[::-1, ::-1]):

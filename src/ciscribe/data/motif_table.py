@@ -22,8 +22,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-IUPAC = {"A": "A", "C": "C", "G": "G", "T": "T", "R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT", "M": "AC",
-         "N": "ACGT"}
+IUPAC = {"A": "A", "C": "C", "G": "G", "T": "T", "R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT",
+         "M": "AC", "N": "ACGT"}
 STRONG, WEAK = 0.91, 0.64
 """Share of an upper-case and of a lower-case consensus letter; the other bases divide the rest."""
 THRESHOLD = 0.7
@@ -102,36 +102,36 @@ class Factor:
 FACTORS = (
     Factor("FOXA2", "pioneer", 0.0, "TGTTTACWYAnr", "MA0047"),
     Factor("SPI1", "pioneer", 0.0, "AAAGAGGAAGTG", "MA0080"),
-    Factor("ASCL1", "pioneer", 0.0, "rgCAGCAGCTGCy", "MA1100"),
-    Factor("HNF4A", "activator", 0.40, "grGKnCAAAGTCCA", "MA0114"),
-    Factor("HNF1A", "activator", 0.45, "rGTTAATGATTAACy", "MA0046"),
-    Factor("CEBPA", "activator", 0.35, "rTTGCGCAAy", "MA0102"),
-    Factor("RUNX1", "activator", 0.40, "nyTGTGGTTWr", "MA0002"),
-    Factor("GATA1", "activator", 0.40, "nAGATAAGAr", "MA0035"),
-    Factor("MEF2C", "activator", 0.40, "kCTATAAATAGm", "MA0497"),
-    Factor("POU3F2", "activator", 0.45, "wTATGCWAATkA", "MA0787"),
-    Factor("FOS::JUN", "activator", 0.35, "rTGASTCAyn", "MA0099"),
-    Factor("REST", "repressor", 1.20, "TTCAGCACCATGGACAGCGCC", "MA0138"),
+    Factor("ASCL1", "pioneer", 0.0, "nRGCAGCTGCYn", "MA1100"),
+    Factor("HNF4A", "activator", 0.27, "grGKnCAAAGTCCA", "MA0114"),
+    Factor("HNF1A", "activator", 0.29, "rGTTAATGATTAACy", "MA0046"),
+    Factor("CEBPA", "activator", 0.23, "rTTGCGCAAy", "MA0102"),
+    Factor("RUNX1", "activator", 0.25, "nyTGTGGTTWr", "MA0002"),
+    Factor("GATA1", "activator", 0.25, "nAGATAAGAr", "MA0035"),
+    Factor("MEF2C", "activator", 0.27, "kCTATAAATAGm", "MA0497"),
+    Factor("POU3F2", "activator", 0.29, "wTATGCWAATkA", "MA0787"),
+    Factor("FOS::JUN", "activator", 0.23, "rTGASTCAyn", "MA0099"),
+    Factor("REST", "repressor", 0.80, "TTCAGCACCATGGACAGCGCC", "MA0138"),
     Factor("CTCF", "insulator", 0.0, "TGGCCACyAGGKGGCGCyA", "MA0139"),
-    Factor("TBP", "core", 0.35, "sTATAAAAGGc", "MA0108"),
-    Factor("SP1", "core", 0.30, "rGGGGCGGGGCy", "MA0079"),
-    Factor("NFYA", "core", 0.35, "RRCCAATSAGc", "MA0060"),
-    Factor("NRF1", "core", 0.35, "yGCGCATGCGCr", "MA0506"),
-    Factor("YY1", "core", 0.30, "CAARATGGCGGC", "MA0095"),
+    Factor("TBP", "core", 0.32, "sTATAAAAGGc", "MA0108"),
+    Factor("SP1", "core", 0.28, "rGGGGCGGGGCy", "MA0079"),
+    Factor("NFYA", "core", 0.32, "RRCCAATSAGc", "MA0060"),
+    Factor("NRF1", "core", 0.32, "yGCGCATGCGCr", "MA0506"),
+    Factor("YY1", "core", 0.28, "CAARATGGCGGC", "MA0095"),
 )
 """Every factor; the order is the order of the columns of `WorldOracle.tf_activity`."""
 
 CELLS: dict[str, dict[str, float]] = {
-    "liver": {"FOXA2": 1.0, "SPI1": 0.05, "ASCL1": 0.05, "HNF4A": 1.0, "HNF1A": 1.0, "CEBPA": 0.9, "RUNX1": 0.1,
-              "GATA1": 0.1, "MEF2C": 0.2, "POU3F2": 0.0, "FOS::JUN": 0.6, "REST": 1.0},
-    "blood": {"FOXA2": 0.05, "SPI1": 1.0, "ASCL1": 0.05, "HNF4A": 0.1, "HNF1A": 0.0, "CEBPA": 0.7, "RUNX1": 1.0,
-              "GATA1": 1.0, "MEF2C": 0.5, "POU3F2": 0.1, "FOS::JUN": 0.9, "REST": 0.8},
-    "neuron": {"FOXA2": 0.35, "SPI1": 0.05, "ASCL1": 1.0, "HNF4A": 0.1, "HNF1A": 0.1, "CEBPA": 0.1, "RUNX1": 0.3,
-               "GATA1": 0.2, "MEF2C": 1.0, "POU3F2": 1.0, "FOS::JUN": 0.7, "REST": 0.0},
-    "muscle": {"FOXA2": 0.1, "SPI1": 0.1, "ASCL1": 0.8, "HNF4A": 0.0, "HNF1A": 0.0, "CEBPA": 0.3, "RUNX1": 0.5,
-               "GATA1": 0.3, "MEF2C": 0.9, "POU3F2": 0.1, "FOS::JUN": 0.8, "REST": 0.7},
+    "liver": {"FOXA2": 1.0, "SPI1": 0.05, "ASCL1": 0.05, "HNF4A": 1.0, "HNF1A": 1.0, "CEBPA": 0.9,
+              "RUNX1": 0.1, "GATA1": 0.1, "MEF2C": 0.2, "POU3F2": 0.0, "FOS::JUN": 0.6, "REST": 1.0},
+    "blood": {"FOXA2": 0.05, "SPI1": 1.0, "ASCL1": 0.05, "HNF4A": 0.1, "HNF1A": 0.0, "CEBPA": 0.7,
+              "RUNX1": 1.0, "GATA1": 1.0, "MEF2C": 0.5, "POU3F2": 0.1, "FOS::JUN": 0.9, "REST": 0.8},
+    "neuron": {"FOXA2": 0.35, "SPI1": 0.05, "ASCL1": 1.0, "HNF4A": 0.1, "HNF1A": 0.1, "CEBPA": 0.1,
+               "RUNX1": 0.3, "GATA1": 0.2, "MEF2C": 1.0, "POU3F2": 1.0, "FOS::JUN": 0.7, "REST": 0.0},
+    "muscle": {"FOXA2": 0.1, "SPI1": 0.1, "ASCL1": 0.8, "HNF4A": 0.0, "HNF1A": 0.0, "CEBPA": 0.3,
+               "RUNX1": 0.5, "GATA1": 0.3, "MEF2C": 0.9, "POU3F2": 0.1, "FOS::JUN": 0.8, "REST": 0.7},
 }
-"""Activity of the factors in the cell types, 0 to 1; factors that are not named (CTCF, core promoter) are 1."""
+"""Activity of the factors in the cell types, 0 to 1; those that are not named (CTCF, core promoter) are 1."""
 
 
 def factor(name: str) -> Factor:

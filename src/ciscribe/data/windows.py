@@ -48,6 +48,9 @@ class WindowSpec:
     contact
         Adds a last track, ``log10(contact + 1)`` with the TSS by the power law ``scale·(1 + d/d0)^−gamma``;
         the parameters are ``contact_d0`` (bp), ``contact_gamma`` and ``contact_scale``.
+    context_half_width, context_resolution
+        Adds the coarse surroundings to the covariates: log1p of each track's mean in bins of
+        `context_resolution` bp over TSS ± `context_half_width` bp; 0 for none. They are no part of the mask.
     """
 
     half_width: int
@@ -58,6 +61,8 @@ class WindowSpec:
     contact_d0: float = 5_000.0
     contact_gamma: float = 1.0
     contact_scale: float = 100.0
+    context_half_width: int = 0
+    context_resolution: int = 1024
 
     def __post_init__(self) -> None:
         if self.resolution not in RESOLUTIONS:
@@ -65,6 +70,9 @@ class WindowSpec:
         if self.half_width <= 0 or (2 * self.half_width) % self.resolution:
             raise ConfigError(f"the window of 2 × half_width = {2 * self.half_width} bp must be a positive multiple "
                               f"of the resolution {self.resolution} bp")
+        if (2 * self.context_half_width) % self.context_resolution:
+            raise ConfigError(f"the context of 2 × {self.context_half_width} bp must be a multiple of its bins of "
+                              f"{self.context_resolution} bp")
         if self.transform not in ("none", "log1p", "quantile"):
             raise ConfigError(f"transform is none, log1p or quantile; got {self.transform!r}")
 
@@ -348,13 +356,11 @@ class WindowStore:
             codes.flush()
             _write_runs(temporary, tracks, chroms)
             _write_blacklist(temporary, blacklist, chroms)
-            train = (genes["fold"] == "train").to_numpy()
             table = genes[list(covariates)].to_numpy(np.float32) if covariates else np.zeros((len(genes), 0), np.float32)
-            if table.shape[1]:
-                if not np.isfinite(table).all():
-                    raise SchemaError(f"{int((~np.isfinite(table)).any(axis=1).sum()):,} genes have a missing covariate")
-                table = (table - table[train].mean(axis=0)) / np.maximum(table[train].std(axis=0), 1e-6)
-            np.save(temporary / "covariates.npy", table.astype(np.float32))
+            if not np.isfinite(table).all():
+                raise SchemaError(f"{int((~np.isfinite(table)).any(axis=1).sum()):,} genes have a missing covariate "
+                                  f"({', '.join(covariates)}); fill it or leave it out")
+            np.save(temporary / "covariates.npy", table)
             np.save(temporary / "targets.npy", expression.loc[genes["gene_id"]].to_numpy(np.float32))
             np.save(temporary / "quantiles.npy", np.zeros((len(tracks), 2), np.float32))
             genes.to_parquet(temporary / "genes.parquet")
@@ -363,10 +369,25 @@ class WindowStore:
                 "tracks": [t.name for t in tracks] + (["contact"] if spec.contact else []),
                 "units": [t.units for t in tracks], "targets": list(expression.columns),
                 "covariates": list(covariates), "provenance": provenance(**(facts or {}))})
+            store = cls(temporary)
             if spec.transform == "quantile":
-                store = cls(temporary)
                 np.save(temporary / "quantiles.npy", store._fit_quantiles())
+            context, context_names = store._context()
+            table = np.concatenate([table, context], axis=1)
+            train = store.rows("train")
+            if table.shape[1]:
+                table = (table - table[train].mean(axis=0)) / np.maximum(table[train].std(axis=0), 1e-6)
+            np.save(temporary / "covariates.npy", table.astype(np.float32))
+            write_json(temporary / "meta.json", store.meta | {"covariates": [*covariates, *context_names]})
         return cls(folder)
+
+    def _context(self) -> tuple[ndarray, list[str]]:
+        half, step = self.spec.context_half_width, self.spec.context_resolution
+        if not half:
+            return np.zeros((len(self), 0), np.float32), []
+        raw = self.read_signals(np.arange(len(self)), half_width=half, resolution=step, raw=True)
+        names = [f"{t}@{x:+d}" for t in self.track_names[:raw.shape[1]] for x in range(-half, half, step)]
+        return np.log1p(np.maximum(raw, 0)).reshape(len(self), -1), names
 
     def _fit_quantiles(self, n: int = 1001, sample: int = 2000) -> ndarray:
         rows = self.rows("train")

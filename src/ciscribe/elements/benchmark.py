@@ -19,14 +19,14 @@ from torch import Tensor
 from ciscribe.card import Card
 from ciscribe.elements.call import MaskedOracle, claim
 from ciscribe.errors import SchemaError, UnknownNameError, nearest
-from ciscribe.intervals import merge
+from ciscribe.intervals import merge, region_id
 from ciscribe.schema import check_intervals
 
 CARD = Card(
     name="equal-bp",
     kind="benchmark",
-    summary="Ranks the calls of every method by score, stops each at the same number of base pairs, and compares them "
-            "with the truth base by base.",
+    summary="Ranks the calls of every method by score, stops each at the same number of base pairs, and "
+            "compares them with the truth base by base.",
     paper="own; average precision as in Davis & Goadrich, ICML 2006, doi:10.1145/1143844.1143874",
 )
 
@@ -67,7 +67,8 @@ class CallBenchmark:
 
 
 def benchmark_calls(methods: Mapping[str, pd.DataFrame], truth: pd.DataFrame, universe: pd.DataFrame, *,
-                    budget_bp: int | None = None, control_of: str | None = None, seed: int = 0) -> CallBenchmark:
+                    budget_bp: int | None = None, control_of: str | None = None,
+                    seed: int = 0) -> CallBenchmark:
     """Compare called intervals with true elements, base by base, at equal called base pairs.
 
     Calls are cut to the universe. A base that several calls of one method cover belongs to the best of them.
@@ -122,8 +123,8 @@ def benchmark_calls(methods: Mapping[str, pd.DataFrame], truth: pd.DataFrame, un
     control_of = _control(methods, control_of)
     axis = _Axis(universe, truth)
     if not axis.truth_bp:
-        raise SchemaError(f"the truth must cover some of the universe; none of its {len(truth):,} intervals lies in the "
-                          f"{axis.universe_bp:,} bp evaluated; check the chromosome names and the windows")
+        raise SchemaError(f"the truth must cover some of the universe; none of its {len(truth):,} intervals "
+                          f"lies in the {axis.universe_bp:,} bp evaluated; check names and windows")
     budget = axis.truth_bp if budget_bp is None else budget_bp
     rng = np.random.default_rng(seed)
     ranked = {}
@@ -135,8 +136,9 @@ def benchmark_calls(methods: Mapping[str, pd.DataFrame], truth: pd.DataFrame, un
     return _summarize(ranked, set(methods), budget, axis.truth_bp, axis.universe_bp, "bp")
 
 
-def benchmark_links(methods: Mapping[str, pd.DataFrame], truth: pd.DataFrame, *, budget_pairs: int | None = None,
-                    control_of: str | None = None, seed: int = 0) -> CallBenchmark:
+def benchmark_links(methods: Mapping[str, pd.DataFrame], truth: pd.DataFrame, *,
+                    budget_pairs: int | None = None, control_of: str | None = None,
+                    seed: int = 0) -> CallBenchmark:
     """Compare called element–gene pairs with tested pairs, at equal numbers of pairs.
 
     A tested pair takes the best score of the calls that overlap it by 1 bp or more and name its gene; a pair
@@ -171,9 +173,10 @@ def benchmark_links(methods: Mapping[str, pd.DataFrame], truth: pd.DataFrame, *,
                               f"{', '.join(map(str, truth.columns))}")
     repeats = truth.duplicated(["chrom", "start", "end", "gene_id"])
     if repeats.any():
-        row = truth[repeats].iloc[0]
-        raise SchemaError(f"each tested pair is one row; {int(repeats.sum()):,} of {len(truth):,} repeat; first: "
-                          f"{row['chrom']}:{row['start']}-{row['end']} {row['gene_id']}; choose one cell")
+        i = int(repeats.to_numpy().argmax())
+        raise SchemaError(f"each tested pair is one row; {int(repeats.sum()):,} of {len(truth):,} repeat; "
+                          f"first: {region_id(truth).iloc[i]} {truth['gene_id'].iloc[i]}; "
+                          "choose one cell")
     label = truth["label"].to_numpy().astype(bool)
     if not label.any():
         raise SchemaError(f"at least one tested pair must be true; all {len(label):,} labels are 0")
@@ -253,18 +256,21 @@ def sufficiency_necessity(oracle: MaskedOracle, X: Shaped[Tensor, "G ..."], S: S
     scores_ = np.asarray(scores, dtype=np.float64)
     n_genes, n_bins = scores_.shape
     if len(X) != n_genes or n_genes < 3:
-        raise SchemaError(f"scores hold one row for each of at least 3 windows; got {n_genes} rows, {len(X)} windows")
+        raise SchemaError(f"scores hold one row for each of at least 3 windows; got {n_genes} rows, "
+                          f"{len(X)} windows")
     if not np.isfinite(scores_).all():
-        raise SchemaError(f"scores must be finite; {int((~np.isfinite(scores_)).sum()):,} of {scores_.size:,} are not")
+        n = int((~np.isfinite(scores_)).sum())
+        raise SchemaError(f"scores must be finite; {n:,} of {scores_.size:,} are not")
     if not budgets or min(budgets) <= 0 or max(budgets) > 1:
         raise ValueError(f"budgets are fractions of a window in (0, 1]; got {tuple(budgets)}")
     if n_random < 1:
         raise ValueError(f"n_random must be at least 1; got {n_random}")
 
     def predict(keep: Tensor | None) -> np.ndarray:
-        return oracle.predict(X, S=S, covariates=covariates, keep=keep, batch_size=batch_size).detach().cpu().numpy()
+        after = oracle.predict(X, S=S, covariates=covariates, keep=keep, batch_size=batch_size)
+        return after.detach().cpu().numpy().astype(np.float64)
 
-    before = predict(None).astype(np.float64)
+    before = predict(None)
     goal = before if y is None else np.asarray(y, dtype=np.float64)
     if goal.shape != before.shape:
         raise SchemaError(f"y must have the shape of the prediction, {before.shape}; got {goal.shape}")
@@ -273,13 +279,14 @@ def sufficiency_necessity(oracle: MaskedOracle, X: Shaped[Tensor, "G ..."], S: S
     tasks = [(order, rank, budget, kind) for order, rank in orders for budget in budgets
              for kind in ("sufficiency", "necessity")]
     rows = []
-    for order, rank, budget, kind in progress_bar(tasks, description="sufficiency, necessity", disable=not progress):
+    for order, rank, budget, kind in progress_bar(tasks, "sufficiency, necessity", disable=not progress):
         chosen = rank < max(1, round(budget * n_bins))
         keep = torch.from_numpy(chosen if kind == "sufficiency" else ~chosen).float()
         after = predict(keep)
         rows.append((budget, kind, order, _mean_pearson(after, goal), np.abs(after - before).mean()))
-    table = pd.DataFrame(rows, columns=["budget", "kind", "order", "r", "mean_abs_change"])
-    return table.groupby(["budget", "kind", "order"], sort=False, as_index=False).mean()
+    key = ["budget", "kind", "order"]
+    table = pd.DataFrame(rows, columns=pd.Index([*key, "r", "mean_abs_change"]))
+    return table.groupby(key, sort=False)[["r", "mean_abs_change"]].mean().reset_index()
 
 
 class _Axis:
@@ -287,9 +294,11 @@ class _Axis:
 
     def __init__(self, universe: pd.DataFrame, truth: pd.DataFrame):
         self.segments = merge(universe)
-        length = self.segments.groupby("chrom", sort=False)["end"].max()
-        self.length = length.to_dict()
-        self.offset = dict(zip(length.index, np.cumsum(length.to_numpy()) - length.to_numpy(), strict=True))
+        self.length: dict[str, int] = {}
+        self.offset: dict[str, int] = {}
+        for chrom, end in self.segments.groupby("chrom", sort=False)["end"].max().items():
+            self.offset[str(chrom)] = sum(self.length.values())
+            self.length[str(chrom)] = int(end)
         self.u_start, self.u_end, _ = self.locate(self.segments)
         self.t_start, self.t_end, _ = self.locate(merge(truth))
         self.universe_bp = int((self.u_end - self.u_start).sum())
@@ -299,8 +308,9 @@ class _Axis:
 
     def locate(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Start, end and score on the line; what lies beyond the universe's chromosomes is cut or dropped."""
-        table = table[table["chrom"].isin(list(self.length)).to_numpy()]
-        offset, length = (table["chrom"].map(x).to_numpy(np.int64) for x in (self.offset, self.length))
+        table = table.loc[table["chrom"].isin(list(self.length)).to_numpy()]
+        offset, length = (np.array([x[c] for c in table["chrom"]], dtype=np.int64)
+                          for x in (self.offset, self.length))
         start = table["start"].to_numpy(np.int64)
         end = np.minimum(table["end"].to_numpy(np.int64), length)
         score = table["score"].to_numpy(float) if "score" in table.columns else np.zeros(len(table))
@@ -309,7 +319,7 @@ class _Axis:
 
     def rank(self, start: np.ndarray, end: np.ndarray, score: np.ndarray,
              rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Base pairs, and true base pairs, that each call adds in the universe, best call first."""
+        """Count the base pairs, and true base pairs, that each call adds in the universe, best call first."""
         worst_first = np.lexsort((rng.random(len(score)), score))
         start, end = start[worst_first], end[worst_first]
         edges = self._edges(start, end)
@@ -317,7 +327,8 @@ class _Axis:
         counted = (owner >= 0) & self._covered(edges, self.u_start, self.u_end)
         true = counted & self._covered(edges, self.t_start, self.t_end)
         width = np.diff(edges)
-        bp, hit = (np.bincount(owner[x], width[x], minlength=len(start)).astype(np.int64)[::-1] for x in (counted, true))
+        bp, hit = (np.bincount(owner[x], width[x], minlength=len(start)).astype(np.int64)[::-1]
+                   for x in (counted, true))
         return bp[bp > 0], hit[bp > 0]
 
     def scatter(self, length: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -383,13 +394,14 @@ def _pair_scores(calls: pd.DataFrame, truth: pd.DataFrame) -> np.ndarray:
     pairs = truth[["chrom", "start", "end", "gene_id"]].assign(i=np.arange(len(truth)))
     both = pairs.merge(calls[["chrom", "start", "end", "gene_id", "score"]], on=["chrom", "gene_id"],
                        suffixes=("", "_call"))
-    both = both[(both["start"] < both["end_call"]) & (both["start_call"] < both["end"])]
+    both = both.loc[(both["start"] < both["end_call"]) & (both["start_call"] < both["end"])]
     best = np.full(len(truth), -np.inf)
     np.maximum.at(best, both["i"].to_numpy(np.int64), both["score"].to_numpy(float))
     return best
 
 
-def _bin_orders(scores: np.ndarray, n_random: int, rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
+def _bin_orders(scores: np.ndarray, n_random: int,
+                rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
     """Name and rank (0 is taken first) of every bin, for each order."""
     n_genes, n_bins = scores.shape
 
@@ -421,21 +433,24 @@ def _mean_pearson(a: np.ndarray, b: np.ndarray) -> float:
 
 def _check_score(calls: pd.DataFrame, name: str) -> None:
     if "score" not in calls.columns:
-        raise SchemaError(f"calls of {name} need a column score to be ranked by; got {', '.join(map(str, calls.columns))}")
+        raise SchemaError(f"calls of {name} need a column score to be ranked by; got "
+                          f"{', '.join(map(str, calls.columns))}")
     bad = ~np.isfinite(calls["score"].to_numpy(float))
     if bad.any():
-        row = calls.iloc[int(bad.argmax())]
+        i = int(bad.argmax())
         raise SchemaError(f"{int(bad.sum()):,} of {len(bad):,} calls of {name} have no finite score; first: "
-                          f"{row['chrom']}:{row['start']}-{row['end']} = {row['score']}")
+                          f"{region_id(calls).iloc[i]} = {calls['score'].iloc[i]}")
 
 
 def _control(methods: Mapping[str, pd.DataFrame], control_of: str | None) -> str:
     if not methods:
         raise ValueError("give at least one method to benchmark; got none")
     if taken := {"random", "shuffled"} & set(methods):
-        raise ValueError(f"the names random and shuffled are those of the controls; rename the method {sorted(taken)[0]}")
+        raise ValueError("the names random and shuffled are those of the controls; "
+                         f"rename the method {min(taken)}")
     if control_of is None:
         return next(iter(methods))
     if control_of not in methods:
-        raise UnknownNameError(f"control_of names one of the methods; got '{control_of}'; {nearest(control_of, methods)}")
+        raise UnknownNameError(f"control_of names one of the methods; got '{control_of}'; "
+                               f"{nearest(control_of, methods)}")
     return control_of

@@ -18,22 +18,22 @@ from torch import Tensor
 
 from ciscribe.card import Card
 from ciscribe.errors import SchemaError
-from ciscribe.intervals import runs
+from ciscribe.intervals import region_id, runs
 from ciscribe.schema import check_elements, check_intervals
 
 CARD = Card(
     name="mask",
     kind="elements",
-    summary="Calls as elements the runs of bins that a sequence-to-expression model lets through its information "
-            "bottleneck, and measures each one by hiding it from the model.",
+    summary="Calls as elements the runs of bins that a sequence-to-expression model lets through its "
+            "information bottleneck, and measures each one by hiding it from the model.",
     paper="Su et al., ICLR 2025, arXiv:2502.13991 (Seq2Exp)",
     differences=(
         "A call is an interval with the mean mask, its posterior standard deviation and an effect; "
         "the paper keeps the mask per position.",
-        "Runs that are separated by a short gap are joined, and a requested fraction of base pairs can set the "
-        "threshold.",
-        "The effect is the prediction before minus the prediction after the element's bins are erased from the mask, "
-        "with everything else as it was.",
+        "Runs that are separated by a short gap are joined, and a requested fraction of base pairs can set "
+        "the threshold.",
+        "The effect is the prediction before minus the prediction after the element's bins are erased from "
+        "the mask, with everything else as it was.",
     ),
     n_policy="bins off the chromosome are never called",
 )
@@ -51,8 +51,9 @@ class MaskedOracle(Protocol):
 
 def call_elements(mean: Float[np.ndarray, "G n_bins"] | Float[Tensor, "G n_bins"],
                   sd: Float[np.ndarray, "G n_bins"] | Float[Tensor, "G n_bins"],
-                  starts: Sequence[int] | Int[np.ndarray, " G"], chroms: Sequence[str], gene_ids: Sequence[str], *,
-                  resolution: int, threshold: float = 0.5, max_bp_fraction: float | None = None,
+                  starts: Sequence[int] | Int[np.ndarray, " G"], chroms: Sequence[str],
+                  gene_ids: Sequence[str], *, resolution: int, threshold: float = 0.5,
+                  max_bp_fraction: float | None = None,
                   min_bins: int = 1, merge_bins: int = 1, strands: Sequence[str] | None = None,
                   chrom_sizes: Mapping[str, int] | None = None) -> pd.DataFrame:
     """Intervals that the model reads for each gene, from the posterior of its mask.
@@ -87,10 +88,11 @@ def call_elements(mean: Float[np.ndarray, "G n_bins"] | Float[Tensor, "G n_bins"
     Returns
     -------
     DataFrame
-        `schema.ELEMENT_COLUMNS` + ``summit`` (0-based bp at the middle of the bin with the largest mean
-        mask), sorted by gene (in the order given) and position. ``score`` is the mean mask over the interval
-        (0 to 1) and ``score_sd`` the posterior sd of that mean, bins being independent; ``cell`` is ``all``
-        and ``effect`` NaN until `measure_effects`. ``attrs["threshold"]`` is the threshold that was used.
+        `schema.ELEMENT_COLUMNS` + ``summit`` (middle of the bin with the largest mean mask, in bp from
+        `start` as in narrowPeak), sorted by gene (in the order given) and position. ``score`` is the mean
+        mask over the interval (0 to 1), ``score_sd`` the posterior sd of that mean, bins being independent;
+        ``cell`` is ``all`` and ``effect`` NaN until `measure_effects`. ``attrs["threshold"]`` is the
+        threshold that was used.
 
     Raises
     ------
@@ -113,7 +115,8 @@ def call_elements(mean: Float[np.ndarray, "G n_bins"] | Float[Tensor, "G n_bins"
     mean_, sd_ = np.array(mean, dtype=np.float64), np.array(sd, dtype=np.float64)
     starts_ = np.asarray(starts, dtype=np.int64)
     _check_windows(mean_, sd_, starts_, chroms, gene_ids, strands)
-    for name, value, low in (("resolution", resolution, 1), ("min_bins", min_bins, 1), ("merge_bins", merge_bins, 0)):
+    for name, value, low in (("resolution", resolution, 1), ("min_bins", min_bins, 1),
+                             ("merge_bins", merge_bins, 0)):
         if value < low:
             raise ValueError(f"{name} must be at least {low}; got {value}")
     if max_bp_fraction is not None and not 0 < max_bp_fraction <= 1:
@@ -134,14 +137,14 @@ def call_elements(mean: Float[np.ndarray, "G n_bins"] | Float[Tensor, "G n_bins"
     n = last - first
     score = _run_sum(mean_, gene, first, last) / n
     score_sd = np.sqrt(_run_sum(sd_**2, gene, first, last)) / n
-    peak = np.array([f + mean_[g, f:e].argmax() for g, f, e in zip(gene, first, last, strict=True)], dtype=np.int64)
+    peak = np.array([f + mean_[g, f:e].argmax() for g, f, e in zip(gene, first, last, strict=True)], np.int64)
     start, end = starts_[gene] + first * resolution, starts_[gene] + last * resolution
     start, end = np.maximum(start, 0), np.minimum(end, length[gene])
     summit = np.clip(starts_[gene] + peak * resolution + resolution // 2, start, end - 1)
     calls = pd.DataFrame({
         "chrom": np.asarray(chroms, dtype=object)[gene], "start": start, "end": end,
-        "gene_id": np.asarray(gene_ids, dtype=object)[gene], "cell": "all", "score": score, "score_sd": score_sd,
-        "effect": np.nan, "evidence": "mask", "summit": summit})
+        "gene_id": np.asarray(gene_ids, dtype=object)[gene], "cell": "all", "score": score,
+        "score_sd": score_sd, "effect": np.nan, "evidence": "mask", "summit": summit - start})
     calls.attrs["threshold"] = float(threshold)
     return calls
 
@@ -274,8 +277,8 @@ def pool_elements(elements: pd.DataFrame, score: Literal["score", "effect"] = "s
         change = np.flatnonzero((value[1:] != value[:-1]) | (name[1:] != name[:-1])) + 1
         heads = np.concatenate([[0], change])
         tails = np.concatenate([change, [len(owner)]])
-        pooled.append(pd.DataFrame({"chrom": chrom, "start": edges[heads], "end": edges[tails], "score": value[heads],
-                                    "gene_id": name[heads]})[owner[heads] >= 0])
+        pooled.append(pd.DataFrame({"chrom": chrom, "start": edges[heads], "end": edges[tails],
+                                    "score": value[heads], "gene_id": name[heads]})[owner[heads] >= 0])
     if not pooled:
         return pd.DataFrame({"chrom": pd.Series(dtype=object), "start": pd.Series(dtype="int64"),
                              "end": pd.Series(dtype="int64"), "score": pd.Series(dtype=float),
@@ -285,7 +288,7 @@ def pool_elements(elements: pd.DataFrame, score: Literal["score", "effect"] = "s
 
 def claim(start: Int[np.ndarray, " n"], end: Int[np.ndarray, " n"],
           edges: Int[np.ndarray, " m"]) -> Int[np.ndarray, " k"]:
-    """Which interval owns each piece between neighbouring `edges`: the last one given that covers it, -1 for none.
+    """Which interval owns each piece between neighbouring `edges`: the last one that covers it, -1 for none.
 
     `edges` are sorted, unique and hold every start and end; intervals are given worst first.
     """
@@ -307,16 +310,17 @@ def to_bed(elements: pd.DataFrame) -> pd.DataFrame:
     """
     check_elements(elements)
     key = ["chrom", "start", "end", "gene_id"]
-    one = elements.drop_duplicates(key)
+    one = elements.loc[~elements.duplicated(key).to_numpy()]
     bed = pd.DataFrame({
         "chrom": one["chrom"], "start": one["start"], "end": one["end"], "name": one["gene_id"],
         "score": (one["score"] * 1000).round().clip(0, 1000).astype("int64"), "strand": ".",
         "mask": one["score"], "mask_sd": one["score_sd"]})
     if "summit" in one:
         bed["summit"] = one["summit"]
-    row = pd.MultiIndex.from_frame(one[key])
-    for cell, group in elements[elements["effect"].notna()].groupby("cell", sort=False):
-        bed[f"effect_{cell}"] = group.drop_duplicates(key).set_index(key)["effect"].reindex(row).to_numpy()
+    measured = elements.loc[elements["effect"].notna().to_numpy()]
+    for cell, group in measured.groupby("cell", sort=False):
+        effect = one[key].merge(group[[*key, "effect"]], on=key, how="left")["effect"]
+        bed[f"effect_{cell}"] = effect.to_numpy()
     return bed.sort_values(["chrom", "start", "end", "name"], kind="stable").reset_index(drop=True)
 
 
@@ -329,20 +333,21 @@ def _check_windows(mean: np.ndarray, sd: np.ndarray, starts: np.ndarray, chroms:
         counts["strands"] = len(strands)
     for name, n in counts.items():
         if n != len(mean):
-            raise SchemaError(f"{name} must hold one value for each of the {len(mean)} rows of the mask; got {n}")
+            raise SchemaError(f"{name} must hold one value for each of the {len(mean)} rows of the mask; "
+                              f"got {n}")
     bad = ~((mean >= 0) & (mean <= 1) & (sd >= 0))
     if bad.any():
         i, j = np.argwhere(bad)[0]
-        raise SchemaError(f"the mask lies in 0 to 1 with sd >= 0; {int(bad.sum()):,} of {mean.size:,} bins do not; first: "
-                          f"gene {gene_ids[i]}, bin {j}, mean {mean[i, j]}, sd {sd[i, j]}")
+        raise SchemaError(f"the mask lies in 0 to 1 with sd >= 0; {int(bad.sum()):,} of {mean.size:,} bins "
+                          f"do not; first: gene {gene_ids[i]}, bin {j}, mean {mean[i, j]}, sd {sd[i, j]}")
     _unique(gene_ids)
 
 
 def _unique(gene_ids: Sequence[str]) -> None:
-    ids = pd.Series(list(gene_ids), dtype=object)
-    twice = ids[ids.duplicated()]
-    if len(twice):
-        raise SchemaError(f"gene_ids are unique; {len(twice):,} repeat; first: {twice.iloc[0]}")
+    twice = pd.Series(list(gene_ids), dtype=object).duplicated().to_numpy()
+    if twice.any():
+        raise SchemaError(f"gene_ids are unique; {int(twice.sum()):,} repeat; first: "
+                          f"{gene_ids[int(twice.argmax())]}")
 
 
 def _length(chrom_sizes: Mapping[str, int], chrom: str) -> int:
@@ -407,15 +412,15 @@ def _locate(elements: pd.DataFrame, starts: np.ndarray, gene_ids: Sequence[str],
     check_intervals(elements, name="elements")
     gene = pd.Index(list(gene_ids)).get_indexer(pd.Index(elements["gene_id"]))
     if (gene < 0).any():
-        raise SchemaError(f"{int((gene < 0).sum()):,} of {len(elements):,} elements belong to a gene without a window; "
-                          f"first: {elements['gene_id'].iloc[int((gene < 0).argmax())]}")
+        raise SchemaError(f"{int((gene < 0).sum()):,} of {len(elements):,} elements belong to a gene without "
+                          f"a window; first: {elements['gene_id'].iloc[int((gene < 0).argmax())]}")
     first = (elements["start"].to_numpy(np.int64) - starts[gene]) // resolution
     last = -((starts[gene] - elements["end"].to_numpy(np.int64)) // resolution)
     first, last = np.maximum(first, 0), np.minimum(last, n_bins)
     off = first >= last
     if off.any():
-        row = elements.iloc[int(off.argmax())]
-        raise SchemaError(f"{int(off.sum()):,} of {len(elements):,} elements lie off the window of their gene; first: "
-                          f"{row['chrom']}:{row['start']}-{row['end']} of {row['gene_id']}; were they called from other "
-                          "windows?")
+        i = int(off.argmax())
+        raise SchemaError(f"{int(off.sum()):,} of {len(elements):,} elements lie off their gene's window; "
+                          f"first: {region_id(elements).iloc[i]} of {elements['gene_id'].iloc[i]}; "
+                          "were they called from other windows?")
     return gene, first, last

@@ -22,7 +22,8 @@ from scipy.special import gammainc, gammaln, hyp1f1
 from ciscribe.card import Card
 from ciscribe.errors import DependencyError, InputError, SchemaError
 from ciscribe.intervals import runs
-from ciscribe.io.tracks import Track
+from ciscribe.io.bed import NARROWPEAK_COLUMNS, read_narrowpeak
+from ciscribe.io.tracks import Runs, Track, bin_means, write_bedgraph
 
 LOCAL_CARD = Card(
     name="local-lambda",
@@ -30,11 +31,11 @@ LOCAL_CARD = Card(
     summary="Calls peaks where a signal exceeds what a Poisson background of its neighbourhood explains.",
     paper="Zhang et al., Genome Biology 2008, doi:10.1186/gb-2008-9-9-r137 (MACS)",
     differences=(
-        "Reads a continuous track in bins instead of aligned reads, scaled to pseudo-counts by the noise of its own "
-        "background.",
-        "The local background is the largest of the genome mean and the means of 5 kb and 10 kb around the bin, all of "
-        "the track itself; there is no control.",
-        "The Poisson tail is continued to counts that are not whole numbers by the incomplete gamma function.",
+        "Reads a continuous track in bins instead of aligned reads, scaled to pseudo-counts by the noise of "
+        "its own background.",
+        "The local background is the largest of the genome mean and the means of 5 kb and 10 kb around the "
+        "bin, all of the track itself; there is no control.",
+        "The Poisson tail is continued to counts that are not whole by the incomplete gamma function.",
     ),
     n_policy="uncovered bases have signal 0",
 )
@@ -45,13 +46,10 @@ MACS3_CARD = Card(
     paper="Zhang et al., Genome Biology 2008, doi:10.1186/gb-2008-9-9-r137 (MACS)",
     code="macs3-project/MACS, the installed release: macs3 bdgcmp -m qpois, macs3 bdgpeakcall",
     licence="MACS3 is BSD-3-Clause and is called as a program",
-    differences=("Treatment and local background are our pseudo-counts and λ (see local-lambda); MACS3 scores them, "
-                 "corrects for multiple tests and joins the peaks.",),
+    differences=("Treatment and local background are our pseudo-counts and λ (see local-lambda); MACS3 "
+                 "scores them, corrects for multiple tests and joins the peaks.",),
     n_policy="uncovered bases have signal 0",
 )
-
-PEAK_COLUMNS = ("chrom", "start", "end", "name", "score", "strand", "signal", "neg_log10_p", "neg_log10_q", "summit")
-"""Columns of called peaks; `summit` is a 0-based bp position."""
 
 LOCAL_BP = (5_000, 10_000)
 NOISE_LAG_BP = 500  # further apart than a fragment, so that the noise of the two bins is independent
@@ -81,15 +79,17 @@ def call_peaks(track: Track, chrom_sizes: Mapping[str, int] | None = None, *,
     scale
         Pseudo-counts per unit of signal. None estimates it: in counts that follow Poisson, the squared
         difference of two bins of equal rate averages their sum, whatever that sum is; the scale makes this so
-        for bins 500 bp apart whose sum is not in the top quarter (background). Overdispersed tracks so get
-        fewer pseudo-counts.
+        for bins 500 bp apart whose sum is not in the top quarter (background), so that an overdispersed track
+        gets fewer pseudo-counts. A track that is exactly 0 almost everywhere (sites with heights) has no noise
+        to estimate, and every site of it is a peak.
 
     Returns
     -------
     DataFrame
-        `PEAK_COLUMNS`, sorted. ``score`` ranks the peaks: −log10 p at the summit (local) or MACS3's own
-        −log10 q. ``signal`` is the fold over the local background at the summit; ``attrs["method"]`` the
-        caller.
+        Columns of `ciscribe.io.bed.NARROWPEAK_COLUMNS`, sorted. ``score`` (not rounded) ranks the peaks:
+        −log10 p at the summit (local) or MACS3's own −log10 q. ``signal`` is the fold over the local
+        background, ``p_value`` and ``q_value`` are −log10, all three at the summit; ``summit`` is in bp from
+        `start`. ``attrs["method"]`` names the caller.
 
     Raises
     ------
@@ -114,7 +114,10 @@ def call_peaks(track: Track, chrom_sizes: Mapping[str, int] | None = None, *,
     if method == "macs3" and program is None:
         raise DependencyError.of("macs3", "peaks", "call_peaks(method='macs3')")
 
-    sizes = dict(track.chrom_sizes if chrom_sizes is None else chrom_sizes)
+    sizes = track.chrom_sizes if chrom_sizes is None else dict(chrom_sizes)
+    if not sizes:
+        raise SchemaError(f"peaks need the chromosome lengths; track '{track.name}' states none; "
+                          "give chrom_sizes")
     signal = _binned(track, sizes, resolution)
     scale = _estimate_scale(signal, resolution) if scale is None else scale
     counts = {c: x * scale for c, x in signal.items()}
@@ -122,65 +125,60 @@ def call_peaks(track: Track, chrom_sizes: Mapping[str, int] | None = None, *,
     rate = {c: _local_rate(x, background, resolution) for c, x in counts.items()}
     p = {c: _neg_log10_p(counts[c], rate[c]) for c in counts}
     q_ = _neg_log10_q(p)
-    cutoff = -np.log10(q)
+    cutoff = float(-np.log10(q))
     if program is None:
         peaks = _join(q_, counts, cutoff, sizes, resolution, min_length, max_gap)
     else:
         peaks = _run_macs3(program, counts, rate, sizes, cutoff, resolution, min_length, max_gap)
 
-    at = (peaks["summit"] // resolution).to_numpy()
-    peaks["signal"] = [counts[c][i] / rate[c][i] for c, i in zip(peaks["chrom"], at, strict=True)]
-    peaks["neg_log10_p"] = [p[c][i] for c, i in zip(peaks["chrom"], at, strict=True)]
-    peaks["neg_log10_q"] = [q_[c][i] for c, i in zip(peaks["chrom"], at, strict=True)]
-    if program is None:
-        peaks["score"] = peaks["neg_log10_p"]
-    peaks = peaks.sort_values(["chrom", "start"], kind="stable").reset_index(drop=True)
+    at = list(zip(peaks["chrom"], (peaks["start"] + peaks["summit"]) // resolution, strict=True))
+    peaks["signal"] = np.array([counts[c][i] / rate[c][i] for c, i in at], dtype=float)
+    peaks["p_value"] = np.array([p[c][i] for c, i in at], dtype=float)
+    peaks["q_value"] = np.array([q_[c][i] for c, i in at], dtype=float)
+    peaks["score"] = peaks["p_value"] if program is None else peaks["score"] / 10
+    peaks = peaks.sort_values(["chrom", "start"], kind="stable", ignore_index=True)
     peaks["name"] = [f"peak_{i}" for i in range(1, len(peaks) + 1)]
     peaks["strand"] = "."
-    peaks = peaks[list(PEAK_COLUMNS)].astype(dict.fromkeys(("score", "signal", "neg_log10_p", "neg_log10_q"), float))
+    peaks = peaks.loc[:, list(NARROWPEAK_COLUMNS)]
     peaks.attrs["method"] = "local" if program is None else "macs3"
     return peaks
 
 
 def _binned(track: Track, sizes: Mapping[str, int], resolution: int) -> dict[str, np.ndarray]:
     """Mean signal of each bin, chromosome by chromosome."""
-    present = [c for c in sizes if c in track.runs]
-    if not present:
-        raise SchemaError(f"track '{track.name}' must cover at least one of the chromosomes {', '.join(list(sizes)[:5])}; "
+    if not set(sizes) & set(track.runs):
+        raise SchemaError(f"track '{track.name}' must cover one of {', '.join(list(sizes)[:5])}; "
                           f"it has {', '.join(list(track.runs)[:5]) or 'none'}; reconcile the names first")
     binned = {}
     for chrom, size in sizes.items():
-        edges = np.append(np.arange(0, size, resolution), size)
+        n_bins = -(-size // resolution)
         if chrom not in track.runs:
-            binned[chrom] = np.zeros(len(edges) - 1)
+            binned[chrom] = np.zeros(n_bins)
             continue
         r = track.runs[chrom]
-        start, end, value = r.start.astype(np.int64), r.end.astype(np.int64), r.value.astype(np.float64)
-        bad = ~(value >= 0) | ~np.isfinite(value)
-        if bad.any():
-            i = int(bad.argmax())
-            raise SchemaError(f"peaks need a signal >= 0; {int(bad.sum()):,} of {len(value):,} runs of track '{track.name}' "
-                              f"are not; first: {chrom}:{start[i]}-{end[i]} = {value[i]}")
-        # area under the step function left of each edge: whole runs before it, and its part of the run it cuts
-        area = np.concatenate([[0.0], np.cumsum(value * (end - start))])
-        k = np.searchsorted(end, edges, side="right")
-        inside = np.minimum(k, max(len(value) - 1, 0))
-        partial = (np.where(k < len(value), value[inside] * np.maximum(edges - start[inside], 0), 0.0)
-                   if len(value) else 0.0)
-        binned[chrom] = np.maximum(np.diff(area[k] + partial), 0) / np.diff(edges)
+        if (r.value < 0).any():
+            i, n = int((r.value < 0).argmax()), int((r.value < 0).sum())
+            raise SchemaError(f"peaks need a signal >= 0; {n:,} of {len(r.value):,} runs of '{track.name}' on {chrom} "
+                              f"are not; first: {chrom}:{r.start[i]}-{r.end[i]} = {r.value[i]}")
+        x = bin_means(r, np.zeros(1, dtype=np.int64), n_bins, resolution)[0].astype(np.float64)
+        x[-1] *= resolution / (size - (n_bins - 1) * resolution)  # the last bin is shorter
+        binned[chrom] = x
     if not any(x.any() for x in binned.values()):
-        raise SchemaError(f"track '{track.name}' is 0 on all of {', '.join(list(sizes)[:5])}; there is nothing to call")
+        raise SchemaError(f"track '{track.name}' is 0 on all of {', '.join(list(sizes)[:5])}; "
+                          "there is nothing to call")
     return binned
 
 
 def _estimate_scale(signal: Mapping[str, np.ndarray], resolution: int) -> float:
     """Pseudo-counts per unit, from pairs of background bins (see `call_peaks`)."""
+    mean = sum(x.sum() for x in signal.values()) / sum(map(len, signal.values()))
+    most = MAX_BACKGROUND / mean
+    if _background_is_empty(signal, resolution):
+        return most
     lag = max(1, -(-NOISE_LAG_BP // resolution))
     total = np.concatenate([x[lag:] + x[:-lag] for x in signal.values()])
     square = np.concatenate([(x[lag:] - x[:-lag])**2 for x in signal.values()])
     positive = total > 0
-    mean = sum(x.sum() for x in signal.values()) / sum(map(len, signal.values()))
-    most = MAX_BACKGROUND / mean
     if not positive.any():
         return most
     low = positive & (total <= np.quantile(total[positive], 0.75))
@@ -188,8 +186,15 @@ def _estimate_scale(signal: Mapping[str, np.ndarray], resolution: int) -> float:
     return float(min(most, total[low].sum() / noise)) if noise > 0 else most
 
 
+def _background_is_empty(signal: Mapping[str, np.ndarray], resolution: int) -> bool:
+    """Whether three quarters of the stretches of 250 bp are exactly 0: a table of sites, not a measured track."""
+    width = max(1, 250 // resolution)
+    zero = [np.add.reduceat(x, np.arange(0, len(x), width)) == 0 for x in signal.values() if x.any()]
+    return bool(np.concatenate(zero).mean() > 0.75)
+
+
 def _local_rate(counts: np.ndarray, background: float, resolution: int) -> np.ndarray:
-    """Expected pseudo-counts of each bin: the largest of the genome mean and the neighbourhood means."""
+    """Return the expected pseudo-counts: the largest of the genome mean and the neighbourhood means."""
     rate = np.full(len(counts), background)
     area = np.concatenate([[0.0], np.cumsum(counts)])
     i = np.arange(len(counts))
@@ -227,8 +232,8 @@ def _neg_log10_q(p: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return dict(zip(p, np.split(q, cuts), strict=True))
 
 
-def _join(q: Mapping[str, np.ndarray], counts: Mapping[str, np.ndarray], cutoff: float, sizes: Mapping[str, int],
-          resolution: int, min_length: int, max_gap: int) -> pd.DataFrame:
+def _join(q: Mapping[str, np.ndarray], counts: Mapping[str, np.ndarray], cutoff: float,
+          sizes: Mapping[str, int], resolution: int, min_length: int, max_gap: int) -> pd.DataFrame:
     """Significant bins to peaks with a summit."""
     rows = []
     for chrom, values in q.items():
@@ -238,17 +243,17 @@ def _join(q: Mapping[str, np.ndarray], counts: Mapping[str, np.ndarray], cutoff:
         apart = (parts[1:, 0] - parts[:-1, 1]) * resolution > max_gap
         first = parts[np.append(True, apart), 0]
         last = parts[np.append(apart, True), 1]
-        for a, b in zip(first, last, strict=True):
-            start, end = int(a) * resolution, min(int(b) * resolution, sizes[chrom])
+        for a, b in zip(first.tolist(), last.tolist(), strict=True):
+            start, end = a * resolution, min(b * resolution, sizes[chrom])
             if end - start >= min_length:
-                top = int(a) + int(counts[chrom][a:b].argmax())
-                rows.append((chrom, start, end, min(top * resolution + resolution // 2, end - 1)))
-    return _frame(rows, ("chrom", "start", "end", "summit"))
+                top = int(counts[chrom][a:b].argmax())
+                rows.append((chrom, start, end, min(top * resolution + resolution // 2, end - start - 1)))
+    return _peak_rows(rows)
 
 
-def _frame(rows: list[tuple], columns: tuple[str, ...]) -> pd.DataFrame:
-    whole = {c: "int64" for c in columns if c in ("start", "end", "summit")}
-    return pd.DataFrame(rows, columns=list(columns)).astype(whole | {"chrom": object})
+def _peak_rows(rows: list[tuple]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=pd.Index(["chrom", "start", "end", "summit"]))
+    return table.astype({"chrom": object, "start": "int64", "end": "int64", "summit": "int64"})
 
 
 def _find_macs3() -> str | None:
@@ -262,12 +267,16 @@ def _run_macs3(program: str, counts: Mapping[str, np.ndarray], rate: Mapping[str
                max_gap: int) -> pd.DataFrame:
     """MACS3 on our pseudo-counts and λ: score each base, then join to peaks."""
     with tempfile.TemporaryDirectory(prefix="ciscribe-macs3-") as folder:
-        for name, values in (("treatment.bdg", counts), ("lambda.bdg", rate)):
-            _write_bedgraph(Path(folder) / name, values, sizes, resolution)
-        _macs3([program, "bdgcmp", "-t", "treatment.bdg", "-c", "lambda.bdg", "-m", "qpois", "-o", "q.bdg"], folder)
+        for name, values in (("treatment", counts), ("lambda", rate)):
+            write_bedgraph(Path(folder) / f"{name}.bdg", _as_track(name, values, sizes, resolution))
+        _macs3([program, "bdgcmp", "-t", "treatment.bdg", "-c", "lambda.bdg", "-m", "qpois", "-o", "q.bdg"],
+               folder)
         _macs3([program, "bdgpeakcall", "-i", "q.bdg", "-c", f"{cutoff:.6g}", "-l", str(min_length),
                 "-g", str(max_gap), "--no-trackline", "-o", "peaks.narrowPeak"], folder)
-        return _read_macs3(Path(folder) / "peaks.narrowPeak", sizes)
+        found = Path(folder) / "peaks.narrowPeak"
+        if not found.exists() or not found.stat().st_size:  # MACS3 found nothing
+            return _peak_rows([]).assign(score=0.0)
+        return read_narrowpeak(found)  # score: 10 × −log10 q at the summit
 
 
 def _macs3(command: list[str], folder: str) -> None:
@@ -278,21 +287,11 @@ def _macs3(command: list[str], folder: str) -> None:
                          "method='local' needs no MACS3")
 
 
-def _write_bedgraph(path: Path, values: Mapping[str, np.ndarray], sizes: Mapping[str, int], resolution: int) -> None:
-    with path.open("w") as out:
-        for chrom, x in values.items():
-            head = np.flatnonzero(np.append(True, x[1:] != x[:-1]))  # equal neighbours are one line
-            end = np.append(head[1:] * resolution, sizes[chrom])
-            pd.DataFrame({"chrom": chrom, "start": head * resolution, "end": end, "value": x[head]}).to_csv(
-                out, sep="\t", header=False, index=False, float_format="%.5g")
-
-
-def _read_macs3(path: Path, sizes: Mapping[str, int]) -> pd.DataFrame:
-    """NarrowPeak of bdgpeakcall: column 5 is 10 × the score at the summit, column 10 the summit's offset."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        field = line.split("\t")
-        if len(field) >= 10:  # a track line is shorter
-            start, end = int(field[1]), min(int(field[2]), sizes[field[0]])
-            rows.append((field[0], start, end, min(start + max(int(field[9]), 0), end - 1), float(field[4]) / 10))
-    return _frame(rows, ("chrom", "start", "end", "summit", "score"))
+def _as_track(name: str, values: Mapping[str, np.ndarray], sizes: Mapping[str, int],
+              resolution: int) -> Track:
+    runs_ = {}
+    for chrom, x in values.items():
+        head = np.flatnonzero(np.append(True, x[1:] != x[:-1]))  # equal neighbours are one run
+        start, end = head * resolution, np.append(head[1:] * resolution, sizes[chrom])
+        runs_[chrom] = Runs(start.astype(np.int32), end.astype(np.int32), x[head].astype(np.float32))
+    return Track(name, runs_)

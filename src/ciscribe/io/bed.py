@@ -49,8 +49,8 @@ def read_bed(path: PathLike) -> pd.DataFrame:
     """Read a BED file (3 or more columns, plain or gzipped) as intervals.
 
     Columns are named by a ``#chrom start end …`` line when the file has one that fits, else as BED names them
-    (``chrom start end name score strand thick_start …``; beyond twelve ``column_13 …``). Columns after the third
-    become numbers where every row is one. ``track``, ``browser`` and ``#`` lines are passed over.
+    (``chrom start end name score strand thick_start …``; beyond twelve ``column_13 …``). Columns after the
+    third become numbers where every row is one. ``track``, ``browser`` and ``#`` lines are passed over.
 
     Raises
     ------
@@ -117,8 +117,8 @@ def _intervals(table: pd.DataFrame, path: PathLike, what: str) -> pd.DataFrame:
 def write_bed(path: PathLike, table: pd.DataFrame, header: str | None = None) -> None:
     """Write intervals as BED, whole or not at all; gzipped when the name ends in ``.gz``.
 
-    Columns are ``chrom start end`` and, when the table has more, ``name score strand`` (``.``, 0 and ``.`` where
-    it lacks them) and then every other numeric column in the table's order.
+    Columns are ``chrom start end`` and, when the table has more, ``name score strand`` (``.``, 0 and ``.``
+    where it lacks them) and then every other numeric column in the table's order.
 
     Parameters
     ----------
@@ -127,24 +127,24 @@ def write_bed(path: PathLike, table: pd.DataFrame, header: str | None = None) ->
     table
         Intervals.
     header
-        Text of a first comment line, without ``#``. None names the columns there when there are more than six,
-        so that `read_bed` gives the extra columns back under their names.
+        Text of a first comment line, without ``#``. None names the columns there when there are more than
+        six, so that `read_bed` gives the extra columns back under their names.
     """
     check_intervals(table)
     extra = [c for c in table.columns if c not in BED_COLUMNS[:6] and pd.api.types.is_numeric_dtype(table[c])]
-    columns = list(BED_COLUMNS[:3])
+    columns: list[str] = list(BED_COLUMNS[:3])
     if extra or {"name", "score", "strand"} & set(table.columns):
         columns += [*BED_COLUMNS[3:6], *extra]
     if header is None and extra:
         header = "\t".join(map(str, columns))
-    _write(path, _with_defaults(table)[columns], header)
+    _write(path, _with_defaults(table), columns, header)
 
 
 def write_narrowpeak(path: PathLike, table: pd.DataFrame) -> None:
     """Write intervals as narrowPeak, whole or not at all; gzipped when the name ends in ``.gz``.
 
-    `signal` falls back to `score`; the integer score column holds `score` cut to 0–1000; `p_value`, `q_value` and
-    `summit` are −1 where the table lacks them.
+    `signal` falls back to `score`; the integer score column holds `score` cut to 0–1000; `p_value`, `q_value`
+    and `summit` are −1 where the table lacks them.
     """
     check_intervals(table)
     table = _with_defaults(table)
@@ -152,7 +152,7 @@ def write_narrowpeak(path: PathLike, table: pd.DataFrame) -> None:
         {"signal": table["score"], "p_value": -1, "q_value": -1, "summit": -1} | dict(table.items())
     )
     table["score"] = np.clip(np.rint(table["score"].to_numpy(float)), 0, 1000).astype(int)
-    _write(path, table[list(NARROWPEAK_COLUMNS)], None)
+    _write(path, table, list(NARROWPEAK_COLUMNS), None)
 
 
 def _with_defaults(table: pd.DataFrame) -> pd.DataFrame:
@@ -160,6 +160,8 @@ def _with_defaults(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{k: v for k, v in defaults.items() if k not in table.columns})
 
 
-def _write(path: PathLike, table: pd.DataFrame, header: str | None) -> None:
-    text = table.to_csv(sep="\t", header=False, index=False, float_format="%.9g", na_rep=".", quoting=3)
+def _write(path: PathLike, table: pd.DataFrame, columns: list[str], header: str | None) -> None:
+    text = table.to_csv(
+        columns=columns, sep="\t", header=False, index=False, float_format="%.9g", na_rep=".", quoting=3
+    )
     write_text_file(path, f"#{header}\n{text}" if header is not None else text)

@@ -59,13 +59,12 @@ class NameMap:
         line = f"{self.what}: {len(self.mapping):,} of {total:,} chromosome names match the genome"
         line += f", {len(renamed):,} of them renamed ({_some(renamed)})" if renamed else ", all as they are"
         if self.unmatched:
-            line += (
-                f"\n{self.what}: {len(self.unmatched):,} dropped, not in the genome ({_some(self.unmatched)})"
-            )
+            dropped = _some(self.unmatched)
+            line += f"\n{self.what}: {len(self.unmatched):,} dropped, not in the genome ({dropped})"
         return line
 
     def rename(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Copy of a table with its column `chrom` in the genome's names; rows of unmatched names are left out."""
+        """Copy of a table with `chrom` in the genome's names; rows of unmatched names are left out."""
         chrom = [self.mapping.get(name) for name in table["chrom"]]
         kept = table.loc[[name is not None for name in chrom]]
         return kept.assign(chrom=[name for name in chrom if name is not None]).reset_index(drop=True)
@@ -143,7 +142,8 @@ def _guess(names: list[str], reference: list[str]) -> str:
         if target is not None and target not in [b for _, b in pairs]:
             pairs.append((name, target))
     if pairs:
-        return f"perhaps {_some([f'{a} → {b}' for a, b in pairs])}? rename them in the file, or use the genome's build"
+        guess = _some([f"{a} → {b}" for a, b in pairs])
+        return f"perhaps {guess}? rename them in the file, or use the genome's build"
     return "check that both are of the same species and build, or rename the chromosomes in the file"
 
 

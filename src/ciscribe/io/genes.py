@@ -36,12 +36,12 @@ def read_genes(path: PathLike, *, columns: dict[str, str] | list[str] | None = N
     Parameters
     ----------
     path
-        The format is read from the name: ``.gtf``, ``.gff``, ``.gff3``; ``.bed`` without `columns` is BED whose
-        `name` is the gene id; anything else is a TSV or CSV with a header. A GTF or GFF3 without gene features
-        gets its genes from its transcripts, from the first start to the last end.
+        The format is read from the name: ``.gtf``, ``.gff``, ``.gff3``; ``.bed`` without `columns` is BED
+        whose `name` is the gene id; anything else is a TSV or CSV with a header. A GTF or GFF3 without gene
+        features gets its genes from its transcripts, from the first start to the last end.
     columns
-        A list names the columns of a table that has no header. A dict says which column of the file holds which
-        of ours, e.g. ``{"gene_id": "Gene stable ID"}``; the others keep their names.
+        A list names the columns of a table that has no header. A dict says which column of the file holds
+        which of ours, e.g. ``{"gene_id": "Gene stable ID"}``; the others keep their names.
 
     Returns
     -------
@@ -99,7 +99,8 @@ def _complete(genes: pd.DataFrame, path: PathLike) -> pd.DataFrame:
         genes[column] = numbers_or_words(genes[column])
     with naming(path):
         check_genes(genes)
-    return genes[[*GENE_COLUMNS, *(c for c in genes.columns if c not in GENE_COLUMNS)]].reset_index(drop=True)
+    order = [*GENE_COLUMNS, *(c for c in genes.columns if c not in GENE_COLUMNS)]
+    return pd.DataFrame({column: genes[column] for column in order}).reset_index(drop=True)
 
 
 def _read_annotation(path: PathLike) -> pd.DataFrame:
@@ -128,15 +129,13 @@ def _read_annotation(path: PathLike) -> pd.DataFrame:
     table = pd.DataFrame(genes or transcripts)
     for column in ("start", "end"):
         table[column] = whole_numbers(table, column, path, "annotation")
-    table["start"] -= 1
+    table["start"] = table["start"] - 1
     if not genes:
-        table["gene_id"] = table["parent"].where(table["parent"].notna(), table["gene_id"])
-        table = table.groupby(["gene_id", "chrom", "strand"], sort=False, as_index=False, dropna=False).agg(
-            {"start": "min", "end": "max", "gene_name": "first", "biotype": "first"}
-        )
-    return table.drop(
-        columns=["parent", *(["biotype"] if table["biotype"].isna().all() else [])], errors="ignore"
-    )
+        table["gene_id"] = [row["parent"] or row["gene_id"] for row in transcripts]
+        by = table.groupby(["gene_id", "chrom", "strand"], sort=False, as_index=False, dropna=False)
+        table = by.agg({"start": "min", "end": "max", "gene_name": "first", "biotype": "first"})
+    absent = ["parent"] if any(value is not None for value in table["biotype"]) else ["parent", "biotype"]
+    return pd.DataFrame({column: table[column] for column in table.columns.difference(absent, sort=False)})
 
 
 def _feature(fields: list[str]) -> dict[str, object]:

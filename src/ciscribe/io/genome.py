@@ -18,11 +18,9 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from ciscribe.errors import InputError, UnknownNameError, nearest
-from ciscribe.io.text import PathLike, existing_file, is_gzip, open_bytes
-from ciscribe.provenance import atomic_path
+from ciscribe.io.text import PathLike, atomic_bgzip, ends_bgzip, existing_file, is_gzip, open_bytes
 from ciscribe.sequence import BASES, N, check_codes, encode
 
-_BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _CHUNK = 1 << 24  # bases turned into codes at once: bounds the memory of long fetches
 _LETTERS = np.frombuffer(f"{BASES}N".encode(), dtype=np.uint8)
 
@@ -137,7 +135,7 @@ class Genome:
         return self._sequences
 
     def _handle(self) -> pysam.FastaFile:
-        # A handle shared after fork would share its file offset with the parent; one shared by threads, its buffer.
+        # After fork a handle would share its file offset with the parent; between threads, its buffer.
         if getattr(self._local, "pid", None) != os.getpid():
             self._local.handle = _open_indexed(self.path, self._index)
             self._local.pid = os.getpid()
@@ -156,12 +154,11 @@ def _is_bgzip(path: Path) -> bool:
         head = handle.read(16)
         if len(head) < 16 or not head[3] & 4 or head[12:14] != b"BC":
             return False
-        handle.seek(-min(len(_BGZF_END), path.stat().st_size), os.SEEK_END)
-        if handle.read() != _BGZF_END:
-            raise InputError(
-                f"FASTA {path} is truncated: the closing block of bgzip is missing; download or copy "
-                "it again, and compare its size or checksum with the source's"
-            )
+    if not ends_bgzip(path):
+        raise InputError(
+            f"FASTA {path} is truncated: the closing block of bgzip is missing; download or copy "
+            "it again, and compare its size or checksum with the source's"
+        )
     return True
 
 
@@ -176,12 +173,13 @@ def _find_index(path: Path, bgzip: bool) -> Path | None:
     cached = _cache_folder() / f"{path.name}.{key}.fai"
     index = cached if cached.is_file() else None
     if index is None:
-        targets = (
-            [cached] if beside.exists() else [beside, cached]
-        )  # the user's own index is never overwritten
+        # The user's own index is never overwritten.
+        targets = [cached] if beside.exists() else [beside, cached]
         index = next((target for target in targets if _make_index(path, target)), None)
-    if index is not None and beside.is_file() and index != beside:
-        told, found = _index_sizes(beside, None), _index_sizes(index, None)
+    if beside.is_file() and index != beside:
+        told = _index_sizes(beside, None)
+        streamed = ((chrom, len(codes)) for chrom, codes in _read_sequences(path))
+        found = dict(streamed) if index is None else _index_sizes(index, None)
         wrong = [c for c in told if found.get(c) != told[c]]
         if wrong:
             raise InputError(
@@ -198,7 +196,7 @@ def _cache_folder() -> Path:
 
 
 def _make_index(path: Path, target: Path) -> bool:
-    """Make ``target`` (.fai, and .gzi beside it for bgzip) whole or not at all; False where it cannot be made."""
+    """Make ``target`` (.fai, and .gzi beside it for bgzip) whole or not at all; False where that fails."""
     verbosity = pysam.set_verbosity(0)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -209,16 +207,14 @@ def _make_index(path: Path, target: Path) -> bool:
                 os.replace(gzi, target.with_suffix(".gzi"))
             os.replace(fai, target)
     except (OSError, pysam.SamtoolsError):
-        return (
-            False  # a read-only folder, or lines that an index cannot describe: the file is read in sequence
-        )
+        return False  # a read-only folder, or ragged lines: try elsewhere, else stream the file
     finally:
         pysam.set_verbosity(verbosity)
     return True
 
 
 def _index_sizes(index: Path, fasta: Path | None) -> dict[str, int]:
-    """Chromosome lengths of a .fai; with `fasta` (plain text), check that the last base lies inside the file."""
+    """Chromosome lengths of a .fai; with `fasta` (plain text), check that each ends inside the file."""
     rows = [line.split("\t") for line in index.read_text().splitlines() if line]
     names = [row[0] for row in rows]
     if not rows or any(len(row) < 5 for row in rows):
@@ -301,16 +297,12 @@ def write_fasta(path: PathLike, sequences: Mapping[str, UInt8[ndarray, " L"]], w
     width
         Bases per line.
     """
-    with atomic_path(path) as temporary:
-        handle = pysam.BGZFile(str(temporary), "wb") if str(path).endswith(".gz") else open(temporary, "wb")
-        try:
-            for name, codes in sequences.items():
-                check_codes(codes)
-                letters = _LETTERS[codes]
-                whole = len(letters) // width * width
-                lines = np.full((whole // width, width + 1), ord("\n"), dtype=np.uint8)
-                lines[:, :width] = letters[:whole].reshape(-1, width)
-                tail = letters[whole:].tobytes()
-                handle.write(f">{name}\n".encode() + lines.tobytes() + (tail + b"\n" if tail else b""))
-        finally:
-            handle.close()
+    with atomic_bgzip(path) as write:
+        for name, codes in sequences.items():
+            check_codes(codes)
+            letters = _LETTERS[codes]
+            whole = len(letters) // width * width
+            lines = np.full((whole // width, width + 1), ord("\n"), dtype=np.uint8)
+            lines[:, :width] = letters[:whole].reshape(-1, width)
+            tail = letters[whole:].tobytes()
+            write(f">{name}\n".encode() + lines.tobytes() + (tail + b"\n" if tail else b""))

@@ -15,6 +15,7 @@ from typing import IO, cast
 
 import numpy as np
 import pandas as pd
+import pysam
 from numpy.typing import ArrayLike
 
 from ciscribe.errors import DataMissingError, InputError, SchemaError, nearest
@@ -22,6 +23,7 @@ from ciscribe.provenance import atomic_path
 
 PathLike = str | os.PathLike[str]
 
+_BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _EMPTY = ("", "na", "nan", "n/a", "null", "none")
 
 
@@ -51,6 +53,14 @@ def is_gzip(path: PathLike) -> bool:
     """Whether the file starts as gzip does, whatever its name."""
     with open(path, "rb") as handle:
         return handle.read(2) == b"\x1f\x8b"
+
+
+def ends_bgzip(path: PathLike) -> bool:
+    """Whether a file ends with the closing block of bgzip; without it, it was cut off."""
+    with open(path, "rb") as handle:
+        handle.seek(0, os.SEEK_END)
+        handle.seek(max(handle.tell() - len(_BGZF_END), 0))
+        return handle.read() == _BGZF_END
 
 
 @contextmanager
@@ -113,6 +123,15 @@ def parse_rows(
         raise InputError(f"{what} {path} holds no rows; expected at least one line of data")
     if sep is None:
         sep = "," if ".csv" in Path(path).suffixes else "\t" if "\t" in lines[0] else r"\s+"
+    if sep != ",":  # pandas would fill short rows and cut long ones
+        n = [line.count(sep) if sep == "\t" else len(line.split()) - 1 for line in lines]
+        reject_rows(
+            np.array(n) != n[0],
+            f"have another number of columns than the first line ({n[0] + 1})",
+            lambda i: f"{n[i] + 1} columns: {lines[i][:80]!r}",
+            path,
+            what,
+        )
     try:
         return pd.read_csv(
             StringIO("\n".join(lines)),
@@ -122,20 +141,17 @@ def parse_rows(
             keep_default_na=False,
             na_values=[],
             index_col=False,
-            on_bad_lines="error",
             quoting=0 if sep == "," else 3,
         )
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise InputError(
-            f"{what} {path} has rows of different lengths: {error}; expected the same number of "
-            "columns in every row"
-        ) from error
+    except pd.errors.ParserError as error:
+        raise InputError(f"{what} {path} has rows of different lengths: {error}") from error
 
 
 def read_table(path: PathLike, what: str = "table", names: list[str] | None = None) -> pd.DataFrame:
-    """Read a TSV or CSV (plain or gzipped) as strings, columns named by its header or, without one, by `names`.
+    """Read a TSV or CSV (plain or gzipped) as strings.
 
-    A header may start with ``#``; other lines that do are left out.
+    Columns are named by the header or, for a file without one, by `names`. A header may start with ``#``;
+    other lines that do are left out.
     """
     lines = read_lines(path, what)
     if lines and names is None and lines[0].startswith("#") and "\t" in lines[0]:
@@ -199,7 +215,7 @@ def whole_numbers(table: pd.DataFrame, column: str, path: PathLike, what: str) -
 
 
 def real_numbers(table: pd.DataFrame, column: str, path: PathLike, what: str) -> np.ndarray:
-    """Turn a column of words into float64; an empty cell, ``NA`` or ``NaN`` is NaN, other words are an error."""
+    """Turn a column of words into float64; an empty cell or ``NA`` is NaN, other words are an error."""
     words = np.asarray(table[column])
     number = coerce_numbers(words)
     empty = np.array([str(word).strip().lower() in _EMPTY for word in words[np.isnan(number)]], dtype=bool)
@@ -216,6 +232,23 @@ def naming(path: PathLike) -> Iterator[None]:
         yield
     except SchemaError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+@contextmanager
+def atomic_bgzip(path: PathLike) -> Iterator[Callable[[bytes], object]]:
+    """Give a function that writes bytes, whole file or none; bgzipped when the name ends in ``.gz``."""
+    with atomic_path(path) as temporary:
+        if not str(path).endswith(".gz"):
+            with open(temporary, "wb") as plain:
+                yield plain.write
+            return
+        handle = pysam.BGZFile(str(temporary), "wb", index=None)
+        try:
+            yield handle.write
+        finally:
+            handle.close()
+        if not ends_bgzip(temporary):
+            raise OSError(f"{path} could not be written whole; is the disk full?")
 
 
 def write_text_file(path: PathLike, text: str) -> None:

@@ -7,7 +7,7 @@ form: exact, small, and `bin_means` takes bins of any size from it without ever 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, no_type_check
 
 import numba
 import numpy as np
@@ -29,17 +29,18 @@ from ciscribe.io.text import (
     read_lines,
     read_table,
     real_numbers,
-    reject_rows,
     whole_numbers,
     write_text_file,
 )
 from ciscribe.provenance import atomic_path
+from ciscribe.schema import check_intervals
 
+_BBIReadError: type[Exception] = pybigtools.BBIReadError  # pyright: ignore[reportAttributeAccessIssue]
 _RECORD = np.dtype([("start", np.int32), ("end", np.int32), ("value", np.float32)])
 
 
 class Runs(NamedTuple):
-    """Piecewise-constant signal of one chromosome: sorted, disjoint ``[start, end)`` with a value; 0 elsewhere."""
+    """Piecewise-constant signal of one chromosome: sorted, disjoint ``[start, end)``, 0 elsewhere."""
 
     start: ndarray  # int32 (R,)
     end: ndarray  # int32 (R,)
@@ -114,7 +115,7 @@ def check_build(track: Track, chrom_sizes: dict[str, int]) -> None:
     """Raise InputError when a track was made on another build of the genome.
 
     Compares the chromosome lengths that the file states, and the ends of the runs, with the genome's. The
-    names must be reconciled before (`Track.rename_chroms`); chromosomes that only one side has are overlooked.
+    names must be reconciled before (`Track.rename_chroms`); chromosomes of one side only are overlooked.
     """
     own = {c: n for c, n in (track.chrom_sizes or {}).items() if c in chrom_sizes}
     differ = [c for c, n in own.items() if n != chrom_sizes[c]]
@@ -163,7 +164,7 @@ def read_bigwig(path: PathLike, name: str | None = None) -> Track:
         sizes = {str(c): int(n) for c, n in file.chroms().items()}
         records = {c: np.fromiter(file.records(c), dtype=_RECORD) for c in sizes}
         file.close()
-    except (pybigtools.BBIReadError, OSError, ValueError, KeyError, OverflowError) as error:
+    except (_BBIReadError, OSError, ValueError, KeyError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
@@ -228,7 +229,8 @@ def read_sites(
     Raises
     ------
     InputError
-        If a column is missing, a coordinate is not a whole number, a site is empty, or a height is not a number.
+        If a column is missing, a coordinate is not a whole number, a site is empty, or a height is not a
+        number.
     """
     what = "table of sites"
     names = values if isinstance(values, dict) else {column: column for column in values}
@@ -242,14 +244,8 @@ def read_sites(
         }
         | {column: real_numbers(raw, column, path, what) for column in names}
     )
-    reject_rows(
-        (table["end"] <= table["start"]) | (table["start"] < 0),
-        "start before 0 or end at or before their start",
-        lambda i: "{chrom}:{start}-{end}".format(**table.iloc[i]),
-        path,
-        what,
-    )
     with naming(path):
+        check_intervals(table, name="sites")
         return [
             Track(track, _flatten(table.dropna(subset=column), column), units="height")
             for column, track in names.items()
@@ -257,7 +253,7 @@ def read_sites(
 
 
 def _runs_of(table: pd.DataFrame, column: str) -> dict[str, Runs]:
-    """Runs of a table of disjoint intervals, by chromosome."""
+    """Turn a table of disjoint intervals into runs, by chromosome."""
     runs = {}
     for chrom, rows in table.groupby("chrom", sort=False):
         rows = rows.sort_values("start", kind="stable")
@@ -270,7 +266,7 @@ def _runs_of(table: pd.DataFrame, column: str) -> dict[str, Runs]:
 
 
 def _flatten(table: pd.DataFrame, column: str) -> dict[str, Runs]:
-    """Runs of a table of intervals that may overlap: every piece between two borders has the largest value on it."""
+    """Turn intervals that may overlap into runs: a piece between two borders has the largest value on it."""
     runs = {}
     for chrom, rows in table.groupby("chrom", sort=False):
         start, end = rows["start"].to_numpy(np.int64), rows["end"].to_numpy(np.int64)
@@ -352,8 +348,8 @@ def bin_means(
 ) -> Float32[ndarray, "B n_bins"]:
     """Exact mean signal in ``n_bins`` neighbouring bins of each window.
 
-    Bin ``i`` of window ``b`` covers ``[starts[b] + i * resolution, + resolution)``. Bases without a run, before
-    the chromosome or past its end count as 0.
+    Bin ``i`` of window ``b`` covers ``[starts[b] + i * resolution, + resolution)``. Bases without a run,
+    before the chromosome or past its end count as 0.
 
     Parameters
     ----------
@@ -380,6 +376,7 @@ def bin_means(
 
 
 @numba.njit(cache=True, nogil=True)
+@no_type_check  # numba compiles the bare function; a type checker's wrapper would be in its way
 def _bin_means(start, end, value, windows, resolution, out):
     n_runs, n_bins = len(start), out.shape[1]
     for b in range(len(windows)):

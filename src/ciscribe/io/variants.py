@@ -1,14 +1,24 @@
 """VCF files as tables of variants; VCF's 1-based positions exist only here."""
 
+import re
+
+import numpy as np
 import pandas as pd
-import pysam
 
 from ciscribe.errors import InputError
-from ciscribe.io.text import PathLike, naming, parse_rows, read_lines, reject_rows, whole_numbers
-from ciscribe.provenance import atomic_path
+from ciscribe.io.text import (
+    PathLike,
+    atomic_bgzip,
+    naming,
+    parse_rows,
+    read_lines,
+    reject_rows,
+    whole_numbers,
+)
 from ciscribe.schema import check_variants
 
 _COLUMNS = ("CHROM", "POS", "ID", "REF", "ALT")
+_OURS = ("chrom", "pos", "ref", "alt", "name")
 
 
 def read_vcf(path: PathLike) -> pd.DataFrame:
@@ -17,7 +27,7 @@ def read_vcf(path: PathLike) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``chrom, pos, ref, alt, name``; `pos` 0-based, alleles in upper case, `name` the VCF's ID (``.`` for none).
+        ``chrom, pos, ref, alt, name``; `pos` 0-based, alleles in upper case, `name` the VCF's ID or ``.``.
         Rows without an alternative allele (ALT ``.``) are left out. Genotypes and INFO are not read.
 
     Raises
@@ -37,33 +47,30 @@ def read_vcf(path: PathLike) -> pd.DataFrame:
     # Genotype columns can be thousands: cut each row behind ALT.
     rows = ["\t".join(line.split("\t", 5)[:5]) for line in lines if not line.startswith("#")]
     if not rows:
-        return pd.DataFrame({"chrom": [], "pos": [], "ref": [], "alt": [], "name": []}).astype(
-            {"pos": "int64"}
-        )
+        return pd.DataFrame(columns=pd.Index(_OURS)).astype({"pos": "int64"})
     table = parse_rows(rows, path, what, header=False, sep="\t")
     if table.shape[1] != 5:
         raise InputError(
             f"VCF {path} must have at least 5 tab-separated columns; first row: {rows[0][:120]!r}"
         )
     table.columns = pd.Index(["chrom", "pos", "name", "ref", "alt"])
-    table["pos"] = whole_numbers(table, "pos", path, what) - 1
-    table = table.assign(alt=table["alt"].str.split(",")).explode("alt", ignore_index=True)
-    table = table[table["alt"] != "."].reset_index(drop=True)
-    table["ref"], table["alt"] = table["ref"].str.upper(), table["alt"].str.upper()
+    pos = whole_numbers(table, "pos", path, what) - 1
+    split = [alt.upper().split(",") for alt in table["alt"]]
+    row = np.repeat(np.arange(len(table)), [len(alts) for alts in split])
+    table = table.iloc[row].assign(pos=pos[row], alt=[alt for alts in split for alt in alts])
+    table = table.assign(ref=[ref.upper() for ref in table["ref"]]).loc[[alt != "." for alt in table["alt"]]]
     for column in ("ref", "alt"):
         reject_rows(
-            ~table[column].str.fullmatch("[ACGTN]+"),
-            f"have a {column.upper()} that is not a sequence; leave out symbolic alleles and break ends "
-            '(bcftools view -e \'ALT~"<" || ALT="*"\')',
-            lambda i, column=column: (
-                f"{table['chrom'].iloc[i]}:{table['pos'].iloc[i] + 1} {table[column].iloc[i]}"
-            ),
+            [not re.fullmatch("[ACGTN]+", allele) for allele in table[column]],
+            f"have a {column.upper()} that is not a sequence; leave out "
+            'symbolic alleles and break ends (bcftools view -e \'ALT~"<" || ALT="*"\')',
+            lambda i: "{chrom}:{pos} (0-based) {ref} → {alt}".format(**table.iloc[i]),
             path,
             what,
         )
     with naming(path):
         check_variants(table)
-    return table[["chrom", "pos", "ref", "alt", "name"]]
+    return pd.DataFrame({c: table[c].to_numpy() for c in _OURS})
 
 
 def write_vcf(path: PathLike, variants: pd.DataFrame, chrom_sizes: dict[str, int]) -> None:
@@ -84,35 +91,29 @@ def write_vcf(path: PathLike, variants: pd.DataFrame, chrom_sizes: dict[str, int
         If a variant lies off the chromosomes of `chrom_sizes`.
     """
     check_variants(variants)
-    size = variants["chrom"].map(chrom_sizes)
+    chrom, pos, ref = (variants[column].to_numpy() for column in ("chrom", "pos", "ref"))
+    size = np.array([chrom_sizes.get(c, -1) for c in chrom])
+    last = pos + np.array([len(r) for r in ref], dtype=np.int64)
     reject_rows(
-        ~(variants["pos"] + variants["ref"].str.len() <= size),
-        "lie off the genome's chromosomes",
-        lambda i: f"{variants['chrom'].iloc[i]}:{variants['pos'].iloc[i] + 1}",
-        path,
-        "VCF",
+        last > size, "lie off the genome's chromosomes", lambda i: f"{chrom[i]}:{pos[i] + 1}", path, "VCF"
     )
-    order = {chrom: i for i, chrom in enumerate(chrom_sizes)}
-    table = variants.assign(order=variants["chrom"].map(order)).sort_values(["order", "pos"], kind="stable")
+    order = {name: i for i, name in enumerate(chrom_sizes)}
     table = pd.DataFrame(
         {
-            "chrom": table["chrom"],
-            "pos": table["pos"] + 1,
-            "name": table["name"] if "name" in table else ".",
-            "ref": table["ref"],
-            "alt": table["alt"],
+            "chrom": chrom,
+            "pos": pos + 1,
+            "name": variants.get("name", "."),
+            "ref": ref,
+            "alt": variants["alt"],
             "qual": ".",
             "filter": ".",
             "info": ".",
         }
     )
+    table = table.iloc[np.lexsort((pos, np.array([order[c] for c in chrom], dtype=int)))]
     contigs = "".join(f"##contig=<ID={chrom},length={length}>\n" for chrom, length in chrom_sizes.items())
     text = f"##fileformat=VCFv4.3\n{contigs}#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n" + table.to_csv(
         sep="\t", header=False, index=False
     )
-    with atomic_path(path) as temporary:
-        handle = pysam.BGZFile(str(temporary), "wb") if str(path).endswith(".gz") else open(temporary, "wb")
-        try:
-            handle.write(text.encode())
-        finally:
-            handle.close()
+    with atomic_bgzip(path) as write:
+        write(text.encode())

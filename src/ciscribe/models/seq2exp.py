@@ -30,6 +30,9 @@ CARD = Card(
         "resolution > 1 embeds the sequence with a convolutional stem and runs mask and state space on bins.",
         "The signal branch of the mask is calibrated per track on training windows (calibrate=False: as published).",
         "The stem is shared by generator and predictor.",
+        "A masked bin is mixed with a learned empty token, m·token + (1 − m)·empty, instead of being scaled by m: "
+        "the normalization of the first layer undoes a scaling, so that a half-closed bin would be seen in full "
+        "(empty_token=False: as published).",
         "The hard variant multiplies by the 0/1 mask; it does not pack the selected positions next to each other, "
         "so its cost does not fall with the mask.",
         "pool='attention' adds learned pooling over all bins beside the mean of the central 2,000 bp.",
@@ -90,6 +93,8 @@ class Seq2Exp(nn.Module):
         See `ciscribe.nn.heads.ExpressionHead`.
     stem_channels, dropout
         Of the convolutional stem (resolution > 1), and in the layers.
+    empty_token
+        What a closed bin shows: True a learned vector, False zeros (published).
     use_generator, use_signals, use_mask
         Ablations: no generator (signals decide), no signal branch (sequence decides), no mask at all (every bin
         open, the same predictor).
@@ -102,7 +107,7 @@ class Seq2Exp(nn.Module):
                  z_scale: float = 1.0, thresholds: tuple[float, ...] | None = None,
                  weights: tuple[float, ...] | None = None, center_bp: int = 2000, include_bp: int = 2000,
                  pool: Literal["center", "attention"] = "center", stem_channels: int = 48, dropout: float = 0.0,
-                 use_generator: bool = True, use_signals: bool = True, use_mask: bool = True):
+                 empty_token: bool = True, use_generator: bool = True, use_signals: bool = True, use_mask: bool = True):
         super().__init__()
         soft = kind == "soft"
         self.resolution, self.include_bp, self.use_mask = resolution, include_bp, use_mask
@@ -119,7 +124,8 @@ class Seq2Exp(nn.Module):
         stack = BiMambaStack(d_model, n_layers, d_state=d_state, d_conv=d_conv, expand=expand, dropout=dropout)
         head = ExpressionHead(d_model, n_targets, n_covariates=n_covariates,
                               center_bins=max(1, center_bp // resolution), pool=pool, dropout=dropout)
-        self.bottleneck = Bottleneck(_Generator(*sizes) if use_generator else None, mask, _Predictor(stack, head))
+        self.bottleneck = Bottleneck(_Generator(*sizes) if use_generator else None, mask, _Predictor(stack, head),
+                                     d_empty=d_model if empty_token else None)
 
     def posterior(self, X: Float[Tensor, "B 4 L"], S: Float[Tensor, "B S bins"] | None = None) -> Posterior:
         """Beta distribution of the mask, bin by bin, before bins are forced open or erased."""
@@ -159,7 +165,7 @@ class Seq2Exp(nn.Module):
         E = self.embed(X)  # B bins d
         tokens = E if self.embed_signals is None or S is None else E + self.embed_signals(S.transpose(1, 2))
         if not self.use_mask:
-            tokens = tokens if keep is None else tokens * keep.unsqueeze(-1)
-            return {"expression": self.bottleneck.predictor(tokens, covariates)}
+            m = torch.ones(E.shape[:2], device=E.device) if keep is None else keep
+            return {"expression": self.bottleneck.predictor(self.bottleneck.cover(tokens, m), covariates)}
         y, kl = self.bottleneck(E, tokens, S, covariates, keep, self.include(E.shape[1]).to(E.device))
         return {"expression": y, "mask_kl": kl.unsqueeze(1)}

@@ -207,11 +207,20 @@ class Bottleneck(nn.Module):
         The `BetaMask`.
     predictor
         ``(B, bins, d), covariates -> (B, T)``.
+    d_empty
+        Width of the learned token that closed bins show; None shows zeros.
     """
 
-    def __init__(self, generator: nn.Module | None, mask: BetaMask, predictor: nn.Module):
+    def __init__(self, generator: nn.Module | None, mask: BetaMask, predictor: nn.Module,
+                 d_empty: int | None = None):
         super().__init__()
         self.generator, self.mask, self.predictor = generator, mask, predictor
+        self.empty = None if d_empty is None else nn.Parameter(0.02 * torch.randn(d_empty))
+
+    def cover(self, tokens: Float[Tensor, "B bins d"], m: Float[Tensor, "B bins"]) -> Float[Tensor, "B bins d"]:
+        """Show each token to the degree `m`; a closed bin shows the empty token (or zeros)."""
+        m = m.unsqueeze(-1).to(tokens.dtype)
+        return tokens * m if self.empty is None else torch.lerp(self.empty.to(tokens.dtype).expand_as(tokens), tokens, m)
 
     def posterior(self, E: Float[Tensor, "B bins d"], S: Float[Tensor, "B S bins"] | None) -> Posterior:
         """Beta of the mask from what the generator may see, `E`, and the signals."""
@@ -224,5 +233,5 @@ class Bottleneck(nn.Module):
         """Prediction ``(B, T)`` from the masked `tokens`, and the mean KL of each row ``(B,)``."""
         posterior = self.posterior(E, S)
         m = self.mask.draw(posterior, keep, include)
-        y = self.predictor(tokens * m.unsqueeze(-1).to(tokens.dtype), covariates)
+        y = self.predictor(self.cover(tokens, m), covariates)
         return y, self.mask.kl(posterior).mean(dim=1)

@@ -1,8 +1,8 @@
 """The panels of a genome figure, and the packing that keeps their labels apart.
 
 Each panel is a small frozen record that knows its height and how to draw itself on axes whose x runs over the
-region in bp. Labels are packed into rows before anything is drawn, so they never overlap; where a region is too
-crowded, the box stays and its label is dropped.
+region in bp. Labels are packed into rows before anything is drawn, so they never overlap; where a region is
+too crowded, the box stays and its label is dropped.
 """
 
 from collections.abc import Sequence
@@ -92,7 +92,7 @@ class SignalPanel:
         if len(values):
             ax.stairs(values, edges, fill=True, color=self.color, baseline=0)
         ax.set_ylim(bottom, top * 1.08)
-        _scale(ax, f"{top:.3g}", top)
+        _scale(ax, f"{top:.3g}")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class MaskPanel:
             ax.stairs(mean, edges, color=self.color, lw=1.3, baseline=None)
         ax.set_ylim(0, 1.08)
         ax.plot([view.start, view.end], [1, 1], color=MUTED, lw=0.5, ls=(0, (1, 3)))
-        _scale(ax, "1", 1)
+        _scale(ax, "1")
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class GenePanel:
 
     def height(self, view: View) -> float:
         """Height of as many rows as the stacking needs."""
-        return max(1, self._layout(view)[2].n_rows) * 0.34 + 0.04
+        return max(1, self._layout(view)[2].n_rows) * 0.38 + 0.04
 
     def draw(self, ax: Axes, view: View) -> None:
         """Bars, arrows and names."""
@@ -236,10 +236,10 @@ class GenePanel:
             if rows.row[i] < 0:
                 continue
             color = INK if gene["main"] else SLATE
-            y = -rows.row[i] - 0.76
+            y = -rows.row[i] - 0.83
             ax.add_patch(
                 Rectangle(
-                    (gene["start"], y - 0.09),
+                    (gene["start"], y - 0.07),
                     max(gene["end"] - gene["start"], view.bp_per_point),
                     0.18,
                     color=color,
@@ -354,15 +354,15 @@ def _visible(view: View, edges: np.ndarray, *values: np.ndarray) -> tuple[np.nda
     return (edges, *arrays)
 
 
-def _scale(ax: Axes, text: str, top: float) -> None:
+def _scale(ax: Axes, text: str) -> None:
     """Baseline, and the maximum written beside the right end."""
     ax.axhline(0, color=MUTED, lw=0.6)
     ax.text(
         1.008,
-        top,
+        1.0,
         text,
-        transform=ax.get_yaxis_transform(),
-        va="center_baseline",
+        transform=ax.transAxes,
+        va="top",
         fontsize=SMALL,
         color=MUTED,
     )
@@ -401,7 +401,7 @@ def _tss_arrow(ax: Axes, tss: int, y: float, direction: int, color: str, view: V
     reach, tip = 9 * view.bp_per_point, 4 * view.bp_per_point
     ax.plot(
         [tss, tss, tss + direction * reach],
-        [y, y + 0.26, y + 0.26],
+        [y, y + 0.2, y + 0.2],
         color=color,
         lw=1.2,
         solid_joinstyle="miter",
@@ -409,4 +409,4 @@ def _tss_arrow(ax: Axes, tss: int, y: float, direction: int, color: str, view: V
         clip_on=False,
     )
     x = tss + direction * reach
-    ax.fill([x, x + direction * tip, x], [y + 0.36, y + 0.26, y + 0.16], color=color, clip_on=False, lw=0)
+    ax.fill([x, x + direction * tip, x], [y + 0.28, y + 0.2, y + 0.12], color=color, clip_on=False, lw=0)

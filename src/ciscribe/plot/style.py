@@ -15,6 +15,7 @@ from io import StringIO
 from typing import Any, NamedTuple
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -57,8 +58,8 @@ DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.4, 1.2, 1.4)), (0, (3, 
 
 WIDTH = 10.0
 """Width of a full figure in inches; 960 px in a browser, the width of the report's text."""
-SMALL, BODY = 9.0, 10.0
-"""Type sizes in points (12 and 13.3 px)."""
+SMALL, BODY = 9.5, 10.5
+"""Type sizes in points (12.7 and 14 px in a browser)."""
 
 _RC: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
@@ -147,6 +148,53 @@ def fit_text(text: str, width: float, size: float = SMALL, *, bold: bool = False
     while text and text_width(text + "…", size, bold=bold) > width:
         text = text[:-1]
     return text.rstrip() + "…"
+
+
+def wrap_text(text: str, width: float, n_lines: int, size: float = SMALL) -> list[str]:
+    """Break `text` at spaces into at most `n_lines` lines of `width` points; the last may be shortened."""
+    lines: list[str] = []
+    rest = text.split(" ")
+    while rest:
+        if len(lines) == n_lines - 1:
+            lines.append(fit_text(" ".join(rest), width, size))
+            break
+        n = 1
+        while n < len(rest) and text_width(" ".join(rest[: n + 1]), size) <= width:
+            n += 1
+        lines.append(fit_text(" ".join(rest[:n]), width, size))
+        rest = rest[n:]
+    return lines
+
+
+def side_label(
+    ax: Axes, y: float, text: str, width: float, n_lines: int, *, gap: float = 8, bold: bool = False
+) -> None:
+    """Write a name left of axes, right-aligned, `gap` points away, centred on `y` (axes fraction)."""
+    lines = wrap_text(text, width, n_lines)
+    for i, line in enumerate(lines):  # one text a line: a browser aligns single lines with its own font
+        ax.annotate(
+            line,
+            (0, y),
+            xytext=(-gap, ((len(lines) - 1) / 2 - i) * SMALL * 1.25),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=SMALL,
+            color=INK,
+            fontweight="bold" if bold else "normal",
+        )
+
+
+def number(value: float | None) -> str:
+    """Three decimals, or ``n/a`` where there is no number."""
+    return "n/a" if value is None or not np.isfinite(value) else f"{value:.3f}"
+
+
+def width_points(ax: Axes) -> float:
+    """Width of axes in points."""
+    figure = ax.get_figure(root=True)
+    return ax.get_position().width * (figure.get_figwidth() if figure else WIDTH) * 72
 
 
 def check_columns(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:

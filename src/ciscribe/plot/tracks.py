@@ -1,7 +1,7 @@
 """A piece of the genome as a list of panels on one axis, and one gene with all that a run knows about it.
 
-`plot_region` stacks panels (signals, mask, intervals, genes; see `ciscribe.plot.panels`) on a shared axis in kb.
-`Locus` bundles what a run knows about one gene; `plot_locus` chooses its panels.
+`plot_region` stacks panels (signals, mask, intervals, genes; see `ciscribe.plot.panels`) on a shared axis in
+kb. `Locus` bundles what a run knows about one gene; `plot_locus` chooses its panels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,17 @@ from ciscribe.plot.panels import (
     View,
     inside,
 )
-from ciscribe.plot.style import BLUE, BODY, INK, ORANGE, SMALL, WIDTH, check_columns, fit_text, style
+from ciscribe.plot.style import (
+    BLUE,
+    BODY,
+    INK,
+    ORANGE,
+    WIDTH,
+    check_columns,
+    fit_text,
+    side_label,
+    style,
+)
 
 _TOP, _BOTTOM, _GAP = 0.12, 0.52, 0.11  # inches above, below and between the panels
 _LABEL_POINTS = (LEFT - 0.25) * 72
@@ -102,16 +112,7 @@ def plot_region(
         for spine in ax.spines.values():
             spine.set_visible(False)
         panel.draw(ax, view)
-        ax.text(
-            -0.14 / (WIDTH - LEFT - RIGHT),
-            0.5,
-            fit_text(panel.label, _LABEL_POINTS),
-            transform=ax.transAxes,
-            ha="right",
-            va="center",
-            fontsize=SMALL,
-            color=INK,
-        )
+        side_label(ax, 0.5, panel.label, _LABEL_POINTS, max(1, min(2, int(height / 0.19))))
     return figure
 
 
@@ -168,7 +169,9 @@ def locus_panels(locus: Locus) -> list[Panel]:
     column = "effect" if "effect" in locus.elements.columns else "score"
     check_columns(locus.elements, ("start", "end", column), f"elements of {locus.gene_id}")
     pattern = "{:+.2f}" if column == "effect" else "{:.2f}"
-    texts = ["" if pd.isna(value) else pattern.format(value) for value in locus.elements[column]]
+    texts = [
+        "" if pd.isna(value) else pattern.format(value).replace("-", "−") for value in locus.elements[column]
+    ]
     panels.append(
         IntervalPanel(f"called elements ({column})", locus.elements.assign(text=texts), "text", BLUE)
     )

@@ -8,7 +8,7 @@ inside the promoter: a model that does not beat them has learned nothing that co
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import lightgbm as lgb
 import numpy as np
@@ -28,18 +28,18 @@ CORE = 250
 _FLANKS = 6  # bins on either side of the core
 _CHUNK = 2048  # genes held in memory at a time: windows are memory-mapped and may be wide
 _ROUNDS = 600
-_PATIENCE = 30
+_PATIENCE = 50
 _PARAMETERS = {
-    "objective": "regression", "metric": "l2", "learning_rate": 0.05, "num_leaves": 31, "min_data_in_leaf": 20,
-    "feature_fraction": 0.5, "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 1.0,
-    "deterministic": True, "force_col_wise": True, "verbosity": -1,
+    "objective": "regression", "metric": "l2", "learning_rate": 0.05, "num_leaves": 31,
+    "min_data_in_leaf": 20, "feature_fraction": 0.5, "bagging_fraction": 0.8,
+    "bagging_freq": 1, "lambda_l2": 1.0, "deterministic": True, "force_col_wise": True, "verbosity": -1,
 }
 _DIFFERENCES = ("One regressor a target; the number of trees is chosen on the validation fold.",)
 
 CARDS = {
     "gbm_sequence_signals": Card(
         name="gbm_sequence_signals", kind="baseline",
-        summary="Gradient-boosted trees on promoter 4-mer counts and on signals binned by distance from the TSS.",
+        summary="Gradient-boosted trees on promoter 4-mer counts and signals in bins of distance.",
         paper="own; LightGBM: Ke et al., NeurIPS 2017", code="written by us on microsoft/LightGBM",
         differences=_DIFFERENCES, n_policy="4-mers that touch an N are not counted"),
     "gbm_signals": Card(
@@ -81,12 +81,13 @@ def features(codes: UInt8[ndarray, "G L"], signals: Float[ndarray, "G S n_bins"]
     Returns
     -------
     matrix
-        float32, one row a gene: 256 counts of 4-mers in −750..+250 (one strand, that of the gene; 4-mers that
-        touch an N or the end of the window are not counted); then, a track and a bin of distance (negative is
-        upstream), log1p of the mean and of the maximum, with the sign kept for negative signals; then covariates.
-        NaN where a window does not reach a bin.
+        float32, one row a gene: 256 counts of 4-mers in −750..+250 (one strand, that of the gene; 4-mers
+        that touch an N or the end of the window are not counted); then, a track and a bin of distance
+        (negative is upstream), log1p of the mean and of the maximum, with the sign kept for negative
+        signals; then covariates. NaN where a window does not reach a bin.
     names
-        One a column: ``kmer_ACGT``, ``mean_<track>_<from>_<to>``, ``max_<track>_<from>_<to>``, ``covariate_<i>``.
+        One a column: ``kmer_ACGT``, ``mean_<track>_<from>_<to>``, ``max_<track>_<from>_<to>``,
+        ``covariate_<i>``.
 
     Raises
     ------
@@ -94,10 +95,9 @@ def features(codes: UInt8[ndarray, "G L"], signals: Float[ndarray, "G S n_bins"]
         If windows and signals do not describe the same genes and bases, or a signal is not finite.
     """
     n_genes, length = codes.shape
-    check_codes(codes)
     if signals.shape[0] != n_genes or (signals.shape[1] and signals.shape[2] * resolution != length):
-        raise SchemaError(f"signals must be ({n_genes:,} genes, S, {length / resolution:g} bins of {resolution} bp) to "
-                          f"fit windows of {length:,} bp; got {signals.shape}")
+        raise SchemaError(f"signals must be ({n_genes:,} genes, S, {length / resolution:g} bins of "
+                          f"{resolution} bp) to fit windows of {length:,} bp; got {signals.shape}")
     if not 0 <= tss_offset < length:
         raise SchemaError(f"tss_offset must lie in the window, 0..{length - 1}; got {tss_offset}")
     n_tracks = signals.shape[1]
@@ -106,7 +106,7 @@ def features(codes: UInt8[ndarray, "G L"], signals: Float[ndarray, "G S n_bins"]
                                 ("flip", n_genes if flip is None else len(flip), n_genes),
                                 ("covariates", n_genes if covariates is None else len(covariates), n_genes)):
         if got != expected:
-            raise SchemaError(f"{what} must have {expected:,} entries, as the signals and windows do; got {got:,}")
+            raise SchemaError(f"{what} must have {expected:,} entries, as the windows have; got {got:,}")
     flip = np.zeros(n_genes, bool) if flip is None else flip
     edges = distance_edges(max(tss_offset, length - 1 - tss_offset))
 
@@ -120,12 +120,12 @@ def features(codes: UInt8[ndarray, "G L"], signals: Float[ndarray, "G S n_bins"]
                 if n_tracks:
                     binned[rows] = _binned(signals, rows, resolution, tss_offset, reverse, edges)
     columns = [f"{what}_{track}_{low}_{high}" for track in tracks
-               for low, high in zip(edges[:-1], edges[1:], strict=True) for what in ("mean", "max")]
+               for low, high in pairwise(edges) for what in ("mean", "max")]
     flat = binned.reshape(n_genes, n_tracks * (len(edges) - 1) * 2)
-    used = ~np.isnan(flat).all(axis=0)  # a bin narrower than the resolution may hold nothing, for any gene
+    used = np.flatnonzero(~np.isnan(flat).all(axis=0))  # a bin narrower than the resolution may hold nothing
     parts = [kmers, flat[:, used]]
     names = ["kmer_" + "".join(letters) for letters in product(BASES, repeat=K)]
-    names += [name for name, keep in zip(columns, used, strict=True) if keep]
+    names += [columns[i] for i in used]
     if covariates is not None:
         parts.append(covariates.astype(np.float32))
         names += [f"covariate_{i}" for i in range(covariates.shape[1])]
@@ -133,7 +133,12 @@ def features(codes: UInt8[ndarray, "G L"], signals: Float[ndarray, "G S n_bins"]
 
 
 def distance_edges(reach: int) -> list[int]:
-    """Edges in bp of the 13 bins of distance: ±250 around the TSS, then 6 geometric ones on either side to `reach`.
+    """Edges in bp of the 13 bins of distance: ±250 around the TSS, then 6 growing ones on either side.
+
+    Parameters
+    ----------
+    reach
+        The farthest distance in bp. Windows below ±500 bp have a narrower core, very small ones fewer bins.
 
     Examples
     --------
@@ -152,6 +157,7 @@ def _promoters(codes: ndarray, rows: ndarray, tss_offset: int, reverse: bool) ->
     inside = slice(max(first, 0), min(last, codes.shape[1]))
     promoter = np.full((len(rows), last - first), N, np.uint8)
     promoter[:, inside.start - first:inside.stop - first] = codes[rows, inside]
+    check_codes(promoter)  # not the windows: they may be gigabytes on disk
     return reverse_complement_codes(promoter) if reverse else promoter
 
 
@@ -161,9 +167,9 @@ def _binned(signals: ndarray, rows: ndarray, resolution: int, tss_offset: int, r
     x = signals[rows].astype(np.float32)
     if not np.isfinite(x).all():
         bad = ~np.isfinite(x).all(axis=(1, 2))
-        raise SchemaError(f"signals of {int(bad.sum()):,} of {len(rows):,} genes hold NaN or infinite values; first: gene "
-                          f"{rows[int(bad.argmax())]}; fill uncovered bases before the baselines")
-    distance = (np.arange(x.shape[2]) + 0.5) * resolution - 0.5 - tss_offset  # from the TSS base to the bin's centre
+        raise SchemaError(f"signals of at least {int(bad.sum()):,} genes hold NaN or infinite "
+                          f"values; first: gene {rows[int(bad.argmax())]}; fill uncovered bases first")
+    distance = (np.arange(x.shape[2]) + 0.5) * resolution - 0.5 - tss_offset  # of bin centres
     which = np.searchsorted(edges, -distance if reverse else distance, side="right") - 1
     which = np.clip(which, 0, len(edges) - 2)  # the outermost base may lie exactly on the last edge
     out = np.full((*x.shape[:2], len(edges) - 1, 2), np.nan, np.float32)
@@ -204,10 +210,11 @@ def fit_baselines(train: Float[ndarray, "G F"], y_train: Float[ndarray, "G T"], 
     """
     for name, matrix, y in (("training", train, y_train), ("validation", valid, y_valid)):
         if not len(matrix):
-            raise SchemaError(f"the {name} fold holds no genes; the baselines need at least one, check the folds")
+            raise SchemaError(f"the {name} fold holds no genes; check which chromosomes belong to it")
         if not np.isfinite(y).all():
-            raise SchemaError(f"{int((~np.isfinite(y)).sum()):,} of {y.size:,} {name} targets are NaN or infinite; "
-                              "drop those genes")
+            bad = ~np.isfinite(y)
+            raise SchemaError(f"{int(bad.sum()):,} of {y.size:,} {name} targets are NaN or infinite; first: "
+                              f"row {int(bad.any(axis=1).argmax())} of the fold; drop those genes")
     parameters = _PARAMETERS | {"seed": seed, "num_threads": n_jobs}
     boosters = []
     # The bins of the features are found once: only the labels change from target to target.
@@ -221,16 +228,15 @@ def fit_baselines(train: Float[ndarray, "G F"], y_train: Float[ndarray, "G T"], 
     return FittedBaseline(tuple(boosters), n_jobs)
 
 
-def run_baselines(codes: UInt8[ndarray, "G L"], signals: Float[ndarray, "G S n_bins"], y: Float[ndarray, "G T"],
-                  folds: Shaped[ndarray, " G"], *, resolution: int, tss_offset: int,
-                  flip: Bool[ndarray, " G"] | None = None, covariates: Shaped[ndarray, "G C"] | None = None,
-                  seed: int = 0, n_jobs: int = 1) -> dict[str, Float[ndarray, "G T"]]:
-    """Fit both baselines on the model's split and predict every gene.
+def run_baselines(matrix: Float[ndarray, "G F"], names: Sequence[str], y: Float[ndarray, "G T"],
+                  folds: Shaped[ndarray, " G"], *, seed: int = 0, n_jobs: int = 1
+                  ) -> dict[str, Float[ndarray, "G T"]]:
+    """Fit the baselines on the model's split and predict every gene.
 
     Parameters
     ----------
-    codes, signals, resolution, tss_offset, flip, covariates
-        See `features`.
+    matrix, names
+        From `features`; a wide genome can be described part by part and the parts joined.
     y
         Targets, in the units of the predictions; only those of ``train`` and ``valid`` genes are used.
     folds
@@ -241,17 +247,16 @@ def run_baselines(codes: UInt8[ndarray, "G L"], signals: Float[ndarray, "G S n_b
     Returns
     -------
     dict
-        Name (a key of `CARDS`) → predictions of all genes, float32. Those of training genes are fitted values.
+        Name (a key of `CARDS`) → predictions of all genes, float32; of training genes, the fitted values.
         ``gbm_sequence_signals`` and ``gbm_signals``; without any signal, ``gbm_sequence`` alone.
     """
-    if not len(y) == len(folds) == len(codes):
-        raise SchemaError(f"codes, y and folds must have a row for each gene; got {len(codes):,}, {len(y):,} and "
-                          f"{len(folds):,}")
-    matrix, names = features(codes, signals, resolution=resolution, tss_offset=tss_offset, flip=flip,
-                             covariates=covariates)
+    if not len(y) == len(folds) == len(matrix):
+        raise SchemaError("matrix, y and folds must have one row a gene; "
+                          f"got {len(matrix):,}, {len(y):,} and {len(folds):,}")
     everything = np.ones(len(names), bool)
     no_kmers = np.array([not name.startswith("kmer_") for name in names])
-    sets = ({"gbm_sequence_signals": everything, "gbm_signals": no_kmers} if signals.shape[1]
+    signals = any(name.startswith("mean_") for name in names)
+    sets = ({"gbm_sequence_signals": everything, "gbm_signals": no_kmers} if signals
             else {"gbm_sequence": everything})
     train, valid = folds == "train", folds == "valid"
     predictions = {}

@@ -1,0 +1,250 @@
+"""The configuration of a run: one YAML file, checked before anything starts.
+
+Paths are relative to ``root``, in which ``${NAME}`` and ``${NAME:default}`` take environment variables. Unknown
+keys are errors that name the nearest known key.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ciscribe.errors import ConfigError, DataMissingError, nearest
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GenesConfig(_Part):
+    """Gene annotation: GTF, GFF3, BED or a table; `columns` names those of a table without header."""
+
+    path: str
+    columns: list[str] | None = None
+
+
+class ExpressionConfig(_Part):
+    """Expression table; see `ciscribe.io.expression.read_expression`."""
+
+    path: str
+    gene_id: str = "gene_id"
+    columns: dict[str, list[str]] | list[str] | None = None
+    counts_length: str | None = None
+    transform: Literal["none", "log10p1", "log2p1"] = "none"
+
+
+class SitesConfig(_Part):
+    """Table of sites with a height in each condition; `values` maps track names to columns."""
+
+    path: str
+    values: dict[str, str]
+    chrom: str = "chrom"
+    start: str = "start"
+    end: str = "end"
+
+
+class TrackConfig(_Part):
+    """One signal file (bigWig or bedGraph) or one table of sites (several tracks)."""
+
+    name: str | None = None
+    bigwig: str | None = None
+    bedgraph: str | None = None
+    sites: SitesConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "TrackConfig":
+        if sum(x is not None for x in (self.bigwig, self.bedgraph, self.sites)) != 1:
+            raise ValueError("a track has exactly one of bigwig, bedgraph, sites")
+        return self
+
+
+class DataConfig(_Part):
+    """Where the inputs are."""
+
+    root: str = "."
+    genome: str
+    genes: GenesConfig
+    expression: ExpressionConfig
+    tracks: list[TrackConfig] = []
+    blacklist: str | None = None
+    annotation: str | None = None
+    """BED of known elements, shown beside the calls."""
+    truth: str | None = None
+    """Folder of a simulated world, for the noise ceiling and the element benchmark."""
+    covariates: list[str] = []
+
+
+class WindowConfig(_Part):
+    """The window; see `ciscribe.data.windows.WindowSpec`."""
+
+    half_width: int = Field(gt=0)
+    resolution: int = 1
+    strand_aware: bool = True
+    transform: Literal["none", "log1p", "quantile"] = "log1p"
+    contact: bool = False
+    contact_d0: float = Field(5000.0, gt=0)
+    contact_gamma: float = 1.0
+    contact_scale: float = 100.0
+    context_half_width: int = Field(0, ge=0)
+    context_resolution: int = Field(1024, gt=0)
+
+
+class SplitConfig(_Part):
+    """Held-out chromosomes or regions; `guard` bp must lie between windows of different folds."""
+
+    valid: list[str] = Field(min_length=1)
+    test: list[str] = Field(min_length=1)
+    train: list[str] | None = None
+    guard: int = 0
+
+
+class ModelConfig(_Part):
+    """A registered model and its arguments; counts of signals, targets and covariates come from the data."""
+
+    name: str = "seq2exp"
+    arguments: dict[str, Any] = {}
+
+
+class LossConfig(_Part):
+    """Weights of the loss; see `ciscribe.train.losses.LossSpec`."""
+
+    kind: Literal["smooth_l1", "mse"] = "smooth_l1"
+    mask_kl: float = Field(0.01, ge=0)
+    expression_do: float = Field(1.0, ge=0)
+    diversity: float = Field(0.1, ge=0)
+
+
+class TrainConfig(_Part):
+    """The training plan; see `ciscribe.train.fit.FitSpec`."""
+
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(8, ge=1)
+    learning_rate: float = Field(5e-4, gt=0)
+    final_learning_rate: float | None = None
+    weight_decay: float = Field(1e-6, ge=0)
+    warmup: float = Field(0.1, ge=0, le=1)
+    gradient_clip: float = Field(1.0, gt=0)
+    average: float = Field(0.0, ge=0, lt=1)
+    patience: int | None = None
+    max_shift: int = Field(0, ge=0)
+    loss: LossConfig = LossConfig()
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: str | None = None
+    n_devices: int = Field(1, ge=1)
+    n_workers: int = Field(0, ge=0)
+    n_threads: int | None = None
+
+
+class ElementsConfig(_Part):
+    """How elements are called; see `ciscribe.elements.call`."""
+
+    bp_fraction: float | None = Field(None, gt=0, lt=1)
+    threshold: float = Field(0.5, gt=0, lt=1)
+    merge_bins: int = Field(1, ge=0)
+    max_per_gene: int = Field(24, ge=1)
+    folds: list[Literal["train", "valid", "test"]] = ["test"]
+    peak_tracks: list[str] | None = None
+    """Tracks whose peaks stand beside the calls; None takes all."""
+    peak_method: Literal["auto", "macs3", "local"] = "auto"
+
+
+class ReportConfig(_Part):
+    """What the report shows."""
+
+    title: str | None = None
+    n_loci: int = Field(4, ge=0)
+    genes: list[str] = []
+
+
+class RunConfig(_Part):
+    """Everything a run needs to know."""
+
+    name: str
+    seed: int = 0
+    data: DataConfig
+    window: WindowConfig
+    split: SplitConfig
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    elements: ElementsConfig = ElementsConfig()
+    report: ReportConfig = ReportConfig()
+
+
+def read_config(path: str | os.PathLike[str]) -> RunConfig:
+    """Read and check a configuration file.
+
+    Raises
+    ------
+    DataMissingError
+        When there is no such file.
+    ConfigError
+        For YAML that does not parse, unknown keys (with the nearest), wrong types and impossible values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataMissingError(f"there is no configuration at {path}; examples are in configs/")
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} must be a mapping of keys; got {type(raw).__name__}")
+    return parse_config(raw, str(path))
+
+
+def parse_config(raw: dict[str, Any], where: str = "the configuration") -> RunConfig:
+    """Check a configuration that is already a dictionary; errors as in `read_config`."""
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        lines = []
+        for fault in error.errors():
+            key = ".".join(str(k) for k in fault["loc"])
+            if fault["type"] == "extra_forbidden":
+                lines.append(f"  {key}: unknown key; {nearest(str(fault['loc'][-1]), _keys_at(fault['loc'][:-1]))}")
+            else:
+                came = "" if fault["type"] == "missing" else f"; got {fault['input']!r}"
+                lines.append(f"  {key}: {fault['msg'].removeprefix('Value error, ')}{came}")
+        raise ConfigError(f"{where} cannot be used; {len(lines)} fault(s):\n" + "\n".join(lines)) from error
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    part: Any = RunConfig
+    for key in location:
+        if isinstance(key, int):
+            continue
+        annotation = part.model_fields[key].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        part = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), part)
+    return list(part.model_fields)
+
+
+def resolve_root(root: str, base: Path) -> Path:
+    """Folder that a `root` means: environment variables filled in.
+
+    A relative path is relative to `base` (the folder of the configuration), one that comes from an environment
+    variable to the working directory.
+
+    Examples
+    --------
+    >>> resolve_root("${CISCRIBE_NOT_SET:data}", Path("/a")).as_posix()
+    '/a/data'
+    """
+    def fill(match: re.Match[str]) -> str:
+        if match["name"] in os.environ:
+            return str(Path(os.environ[match["name"]]).expanduser().absolute())
+        value = match["default"]
+        if value is None:
+            raise ConfigError(f"root {root!r} needs the environment variable {match['name']}, which is not set")
+        return value
+
+    filled = re.sub(r"\$\{(?P<name>\w+)(?::(?P<default>[^}]*))?\}", fill, root)
+    return base / Path(filled).expanduser()
+
+
+def write_config(config: RunConfig) -> str:
+    """YAML text of a configuration, every default written out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -1,0 +1,123 @@
+"""From a configuration to objects that fit each other: one genome, and everything else in its names.
+
+Chromosome names are reconciled with the genome's, genes without expression are set aside, and what was
+renamed or dropped is told in plain lines.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ciscribe.config import RunConfig, WindowConfig
+from ciscribe.data.split import apply_guard, assign_folds
+from ciscribe.data.windows import WindowSpec, WindowStore, gene_windows
+from ciscribe.errors import InputError
+from ciscribe.io.bed import read_bed
+from ciscribe.io.chroms import reconcile
+from ciscribe.io.expression import read_expression
+from ciscribe.io.genes import read_genes
+from ciscribe.io.genome import Genome
+from ciscribe.io.tracks import Track, read_bedgraph, read_bigwig, read_sites
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a window store is built from; `notes` tells what was renamed or set aside."""
+
+    genome: Genome
+    genes: pd.DataFrame
+    expression: pd.DataFrame
+    tracks: list[Track]
+    blacklist: pd.DataFrame | None
+    notes: list[str]
+
+
+def input_paths(config: RunConfig) -> dict[str, Path]:
+    """Every file that a configuration names, by what it is."""
+    root = Path(config.data.root)
+    data = config.data
+    paths = {"genome": data.genome, "genes": data.genes.path, "expression": data.expression.path}
+    for i, track in enumerate(data.tracks):
+        source = track.bigwig or track.bedgraph or (track.sites and track.sites.path)
+        paths[track.name or f"track {i + 1}"] = str(source)
+    for name in ("blacklist", "annotation"):
+        if (value := getattr(data, name)) is not None:
+            paths[name] = value
+    return {k: root / v for k, v in paths.items()}
+
+
+def read_tracks(config: RunConfig) -> list[Track]:
+    """Signals of a configuration, in its order, with the chromosome names of their files."""
+    root = Path(config.data.root)
+    tracks: list[Track] = []
+    for part in config.data.tracks:
+        if part.bigwig:
+            tracks.append(read_bigwig(root / part.bigwig, part.name))
+        elif part.bedgraph:
+            tracks.append(read_bedgraph(root / part.bedgraph, part.name))
+        elif part.sites:
+            s = part.sites
+            tracks += read_sites(root / s.path, s.chrom, s.start, s.end, {c: name for name, c in s.values.items()})
+    return tracks
+
+
+def window_spec(window: WindowConfig) -> WindowSpec:
+    """Window of a configuration."""
+    return WindowSpec(**window.model_dump())
+
+
+def read_inputs(config: RunConfig) -> Inputs:
+    """Read and reconcile all inputs, and assign the folds.
+
+    Raises
+    ------
+    DataMissingError, InputError, SchemaError, ConfigError
+        With what was expected, what came and what to do.
+    """
+    data, root = config.data, Path(config.data.root)
+    notes: list[str] = []
+    genome = Genome(root / data.genome)
+    sizes = genome.chrom_sizes
+
+    genes = read_genes(root / data.genes.path, columns=data.genes.columns)
+    names = reconcile(genes["chrom"].unique(), sizes, "genes")
+    notes.append(names.report())
+    genes = names.rename(genes)
+    expression = read_expression(root / data.expression.path, gene_id=data.expression.gene_id,
+                                 columns=data.expression.columns, counts_length=data.expression.counts_length,
+                                 transform=data.expression.transform)
+    both = genes["gene_id"].isin(expression.index)
+    if not both.any():
+        raise InputError(f"no gene_id of the {len(genes):,} genes (first: {genes['gene_id'].iloc[0]}) is among the "
+                         f"{len(expression):,} rows of expression (first: {expression.index[0]}); "
+                         "check data.expression.gene_id and the id version (ENSG… with or without .n)")
+    notes.append(f"expression: {int(both.sum()):,} of {len(genes):,} genes have it; "
+                 f"{len(expression) - int(both.sum()):,} rows of expression have no gene")
+    genes = genes[both].reset_index(drop=True)
+
+    tracks = []
+    for track in read_tracks(config):
+        renamed, names = track.rename_chroms(sizes)
+        if not tracks or names.report().split(":")[1:] != notes[-1].split(":")[1:]:
+            notes.append(names.report())
+        tracks.append(renamed)
+    blacklist = None
+    if data.blacklist:
+        blacklist = read_bed(root / data.blacklist)
+        blacklist = reconcile(blacklist["chrom"].unique(), sizes, "blacklist").rename(blacklist)
+
+    fold = assign_folds(genes, valid=config.split.valid, test=config.split.test, train=config.split.train)
+    reach = max(config.window.half_width, config.window.context_half_width)
+    fold = apply_guard(gene_windows(genes, reach, config.window.strand_aware), fold, config.split.guard)
+    counts = fold.value_counts()
+    notes.append("folds: " + ", ".join(f"{counts[f]:,} {f}" for f in ("train", "valid", "test", "guarded", "unused")
+                                       if f in counts))
+    return Inputs(genome, genes.assign(fold=fold.to_numpy()), expression, tracks, blacklist, notes)
+
+
+def build_store(folder: Path, config: RunConfig, inputs: Inputs) -> WindowStore:
+    """Build the window store of a configuration from its inputs."""
+    return WindowStore.build(folder, inputs.genome, inputs.tracks, inputs.genes, inputs.expression,
+                             window_spec(config.window), covariates=config.data.covariates,
+                             blacklist=inputs.blacklist, facts={"name": config.name, "notes": inputs.notes})

@@ -1,0 +1,178 @@
+"""One way to ask any model: sequences (and signals) in, numbers out.
+
+Every analysis takes an `Oracle`, never a model, so that any PyTorch module from anywhere can be evaluated,
+explained and searched. An oracle adds a readout, batching and a device; it never trains, and it leaves the
+model as it found it, also after an exception.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Shaped
+from rich.progress import track
+from torch import Tensor, nn
+
+from ciscribe.errors import DeviceError, SchemaError
+from ciscribe.sequence import one_hot_tensor
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """Readout: the model's own numbers, one a target.
+
+    Parameters
+    ----------
+    head
+        Key of the model's output when it returns a dictionary.
+    track
+        Index of one target; None keeps all.
+    """
+
+    head: str = "expression"
+    track: int | None = None
+
+    def __call__(self, output: Tensor | dict[str, Tensor]) -> Float[Tensor, "B T"]:
+        """Take the numbers out of a model's output."""
+        if isinstance(output, dict):
+            if self.head not in output:
+                raise SchemaError(f"the readout wants the output {self.head!r}; the model returned "
+                                  f"{', '.join(output)}; use Scalar(head=...)")
+            output = output[self.head]
+        if output.ndim != 2:
+            raise SchemaError(f"a Scalar readout needs outputs (B, T); got shape {tuple(output.shape)}")
+        return output if self.track is None else output[:, self.track:self.track + 1]
+
+
+class MaskPosterior(NamedTuple):
+    """Mean and standard deviation of the mask, each float32 ``(B, n_bins)`` on the CPU."""
+
+    mean: Tensor
+    sd: Tensor
+
+
+def resolve_device(device: str | torch.device | None) -> torch.device:
+    """Device to run on; None means a GPU when there is one, else the CPU.
+
+    Raises
+    ------
+    DeviceError
+        When a GPU is asked for and none is there.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"device {str(device)!r} was asked for, but PyTorch sees no GPU on this machine; "
+                          "use device cpu, or leave it out to take what is there")
+    return device
+
+
+@contextmanager
+def _evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
+    modes = [(m, m.training) for m in model.modules()]
+    first = next(model.parameters(), None)
+    home = device if first is None else first.device
+    try:
+        model.eval().to(device)
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        model.to(home)
+
+
+class Oracle:
+    """A model behind one calling convention.
+
+    Parameters
+    ----------
+    model
+        ``forward(X[, S][, covariates][, keep])`` as in the model contract, or any module that takes X alone.
+    readout
+        What is read off the output.
+    layout
+        Layout that the model wants its one-hot input in.
+    device
+        See `resolve_device`.
+    """
+
+    def __init__(self, model: nn.Module, readout: Scalar | None = None, *,
+                 layout: Literal["B 4 L", "B L 4"] = "B 4 L", device: str | torch.device | None = None):
+        self.model = model
+        self.readout = readout or Scalar()
+        self.layout = layout
+        self.device = resolve_device(device)
+
+    def __repr__(self) -> str:
+        return f"Oracle({type(self.model).__name__}, {self.readout}, layout={self.layout!r}, device={self.device.type!r})"
+
+    def _batches(self, X: Tensor, extras: dict[str, Tensor | None], batch_size: int, progress: bool
+                 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        n = len(X)
+        for name, value in extras.items():
+            if value is not None and len(value) != n:
+                raise SchemaError(f"X has {n} sequences but {name} has {len(value)} rows")
+        if not (X.ndim == 2 or (X.ndim == 3 and X.shape[1] == 4)):
+            raise SchemaError(f"X must be codes (B, L) or one-hot (B, 4, L); got {tuple(X.shape)}")
+        steps: object = range(0, n, batch_size)
+        for i in (track(steps, description="predict") if progress else steps):  # type: ignore[arg-type, union-attr]
+            part = X[i:i + batch_size].to(self.device)
+            part = one_hot_tensor(part) if part.ndim == 2 else part.float()
+            if self.layout == "B L 4":
+                part = part.transpose(1, 2)
+            yield part, {k: v[i:i + batch_size].to(self.device) for k, v in extras.items() if v is not None}
+
+    def predict(self, X: Shaped[Tensor, "B ..."], S: Tensor | None = None, covariates: Tensor | None = None,
+                keep: Tensor | None = None, *, batch_size: int = 64, progress: bool = False) -> Float[Tensor, "B T"]:
+        """Predict a batch of any size.
+
+        Parameters
+        ----------
+        X
+            Codes ``(B, L)`` (uint8) or one-hot ``(B, 4, L)``.
+        S, covariates, keep
+            Signals ``(B, S, n_bins)``, gene features ``(B, C)``, and the multiplier of the mask ``(B, n_bins)``
+            (0 erases a bin); passed on only when given.
+        batch_size
+            Rows a forward pass.
+        progress
+            Show a bar.
+
+        Returns
+        -------
+        Tensor
+            float32 ``(B, T)`` on the CPU, in the order of the rows.
+        """
+        out = []
+        with _evaluating(self.model, self.device):
+            for part, extras in self._batches(X, {"S": S, "covariates": covariates, "keep": keep}, batch_size, progress):
+                out.append(self.readout(self.model(part, **extras)).float().cpu())
+        return torch.cat(out).clone() if out else torch.zeros(0, 0)
+
+    def posterior(self, X: Shaped[Tensor, "B ..."], S: Tensor | None = None, covariates: Tensor | None = None, *,
+                  batch_size: int = 64, progress: bool = False) -> MaskPosterior:
+        """Mask posterior of a batch; `covariates` are accepted and not used.
+
+        Raises
+        ------
+        SchemaError
+            When the model has no mask.
+        """
+        if not self.has_mask:
+            raise SchemaError(f"{type(self.model).__name__} has no mask; elements can be called from seq2exp")
+        means, sds = [], []
+        with _evaluating(self.model, self.device):
+            for part, extras in self._batches(X, {"S": S}, batch_size, progress):
+                posterior = self.model.posterior(part, **extras)  # type: ignore[operator]
+                means.append(posterior.mean.float().cpu())
+                sds.append(posterior.sd.float().cpu())
+        return MaskPosterior(torch.cat(means).clone(), torch.cat(sds).clone())
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the model draws a mask."""
+        return callable(getattr(self.model, "posterior", None))

@@ -1,0 +1,203 @@
+"""The report of a run: what its folder holds, put together as sections."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ciscribe.card import Card
+from ciscribe.config import RunConfig
+from ciscribe.data.windows import WindowStore
+from ciscribe.elements import benchmark as element_benchmark
+from ciscribe.elements import call, peaks
+from ciscribe.io.bed import read_bed
+from ciscribe.io.chroms import reconcile
+from ciscribe.models import registry
+from ciscribe.plot.tracks import Locus
+from ciscribe.report import sections as parts
+from ciscribe.report.build import build_report
+from ciscribe.train.baselines import CARDS
+
+_UNITS = {"log10p1": "log10(TPM + 1)", "log2p1": "log2(TPM + 1)", "none": "expression"}
+
+
+def write_run_report(folder: Path, config: RunConfig, store: WindowStore) -> None:
+    """Write ``report.html`` of a run folder from the files that its steps left there."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    elements = pd.read_parquet(folder / "elements.parquet")
+    tables = {
+        n: pd.read_parquet(folder / f"{n}.parquet") if (folder / f"{n}.parquet").exists() else None
+        for n in ("benchmark", "benchmark_curves", "benchmark_links", "sufficiency_necessity")
+    }
+    main = config.model.name
+    build_report(
+        folder / "report.html",
+        title=config.report.title or config.name,
+        subtitle=f"{main} on {len(store):,} genes, windows of {store.spec.length:,} bp at {store.spec.resolution} bp, "
+        f"{len(store.track_names)} signal tracks, {len(store.target_names)} targets",
+        summary=_tiles(metrics, elements, tables["benchmark"], main, predictions),
+        sections=[
+            parts.data_section(metrics),
+            parts.metrics_section(metrics),
+            parts.accuracy_section(predictions, units=_UNITS[config.data.expression.transform]),
+            parts.loci_section(_loci(folder, config, store, elements, predictions)),
+            parts.elements_section(elements),
+            parts.benchmark_section(
+                tables["benchmark"], tables["benchmark_curves"], tables["sufficiency_necessity"], main=main
+            ),
+            parts.truncation_section(metrics),
+            parts.training_section(pd.read_csv(folder / "log.csv")),
+        ],
+        cards=_cards(metrics, main, tables["benchmark"]),
+        provenance=json.loads((folder / "provenance.json").read_text()),
+    )
+
+
+def _tiles(
+    metrics: dict,
+    elements: pd.DataFrame,
+    benchmark: pd.DataFrame | None,
+    main: str,
+    predictions: pd.DataFrame,
+) -> list[tuple[str, str, str]]:
+    scores = metrics["models"][main]
+    mean = scores["mean"]["pearson"]
+    rivals = {n: m["mean"]["pearson"]["value"] for n, m in metrics["models"].items() if n != main}
+    best = max(rivals, key=lambda n: rivals[n]) if rivals else None
+    tiles = [
+        (
+            "Pearson r, test genes",
+            f"{mean['value']:.3f}",
+            f"95 % interval {mean['low']:.3f} to {mean['high']:.3f}, mean over targets",
+        )
+    ]
+    if best:
+        tiles.append(("Best baseline", f"{rivals[best]:.3f}", f"{best.replace('_', ' ')}, same split"))
+    if metrics["noise_ceiling"]:
+        ceiling = metrics["noise_ceiling"]["mean"]
+        tiles.append(
+            (
+                "Of the noise ceiling",
+                f"{mean['value'] / ceiling:.0%}",
+                f"a perfect model reaches r {ceiling:.3f}",
+            )
+        )
+    if scores["across_target"]:
+        tiles.append(
+            (
+                "Across targets",
+                f"{scores['across_target']['value']:.3f}",
+                "r of the differences within a gene",
+            )
+        )
+    calls = elements.drop_duplicates(["chrom", "start", "end", "gene_id"])
+    tiles.append(
+        (
+            "Elements called",
+            f"{len(calls):,}",
+            f"for {predictions.loc[predictions['fold'] == 'test', 'gene_id'].nunique():,} test genes",
+        )
+    )
+    if benchmark is not None:
+        row = benchmark.set_index("method")["auprc"]
+        peaks_best = row[[m for m in row.index if m.startswith("peaks")]].max()
+        tiles.append(
+            ("Elements AUPRC", f"{row[main]:.3f}", f"best peak calls {peaks_best:.3f}, equal base pairs")
+        )
+    return tiles
+
+
+def _cards(metrics: dict, main: str, benchmark: pd.DataFrame | None) -> list[Card]:
+    cards = [registry.card(main), *(CARDS[n] for n in metrics["models"] if n in CARDS), call.CARD]
+    if benchmark is not None:
+        cards += [peaks.LOCAL_CARD, element_benchmark.CARD]
+    return cards
+
+
+def _loci(
+    folder: Path, config: RunConfig, store: WindowStore, elements: pd.DataFrame, predictions: pd.DataFrame
+) -> list[Locus]:
+    """Loci named by the configuration, then the genes with the largest measured effects away from the TSS."""
+    with np.load(folder / "mask.npz") as saved:
+        rows, mean, sd = saved["rows"], saved["mean"].astype(np.float32), saved["sd"].astype(np.float32)
+    ids = store.genes["gene_id"].to_numpy()[rows]
+    names = store.genes["gene_name"].to_numpy()[rows]
+    wanted = [i for g in config.report.genes for i in np.flatnonzero((ids == g) | (names == g))[:1]]
+    ranked = elements.assign(size=elements["effect"].abs()).groupby("gene_id")["size"].sum()
+    # a gene is worth showing when its expression is predicted well and its elements matter
+    error = (
+        predictions.assign(e=(predictions["observed"] - predictions["predicted"]).abs())
+        .groupby("gene_id")["e"]
+        .mean()
+    )
+    ranked = (ranked - error.reindex(ranked.index).fillna(np.inf)).sort_values(ascending=False)
+    place = {g: i for i, g in enumerate(ids)}
+    wanted += [place[g] for g in ranked.index if g in place]
+    wanted = list(dict.fromkeys(wanted))[: max(config.report.n_loci, len(config.report.genes))]
+    truth, label = _truth(config, store)
+    loci = []
+    windows = store.windows()
+    for i in wanted:
+        row = int(rows[i])
+        gene, window = store.genes.iloc[row], windows.iloc[row]
+        start, end = int(window["start"]), int(window["end"])
+        _, flip = store.starts(np.array([row]))
+        order = slice(None, None, -1) if flip[0] else slice(None)
+        edges = np.arange(start, end + 1, store.spec.resolution)
+        raw = store.read_signals([row], raw=True)[0][:, order]
+        near = (
+            truth[(truth["chrom"] == gene["chrom"]) & (truth["start"] < end) & (truth["end"] > start)]
+            if truth is not None
+            else None
+        )
+        if near is not None and "gene_id" in near:
+            near = near[near["gene_id"] == gene["gene_id"]]
+        mine = elements[elements["gene_id"] == gene["gene_id"]]
+        mine = (
+            mine.loc[mine["effect"].abs().fillna(0).groupby([mine["start"], mine["end"]]).idxmax()]
+            if len(mine)
+            else mine
+        )
+        around = store.genes[
+            (store.genes["chrom"] == gene["chrom"])
+            & (store.genes["start"] < end)
+            & (store.genes["end"] > start)
+        ]
+        values = predictions[predictions["gene_id"] == gene["gene_id"]]
+        loci.append(
+            Locus(
+                chrom=gene["chrom"],
+                start=max(start, 0),
+                end=end,
+                gene_id=gene["gene_id"],
+                gene_name=gene["gene_name"],
+                tss=int(gene["tss"]),
+                strand=gene["strand"],
+                signals={t: (edges, raw[k]) for k, t in enumerate(store.track_names[: len(raw)])},
+                mask_edges=edges,
+                mask_mean=mean[i][order],
+                mask_sd=sd[i][order],
+                elements=mine,
+                genes=around,
+                truth=near,
+                truth_label=label,
+                observed=dict(zip(values["cell"], values["observed"], strict=True)),
+                predicted=dict(zip(values["cell"], values["predicted"], strict=True)),
+            )
+        )
+    return loci
+
+
+def _truth(config: RunConfig, store: WindowStore) -> tuple[pd.DataFrame | None, str]:
+    root = Path(config.data.root)
+    if config.data.truth:
+        links = pd.read_csv(root / config.data.truth / "links.tsv", sep="\t")
+        links = links[links["label"] == 1]
+        return links.drop_duplicates(["chrom", "start", "end", "gene_id"]), "true elements"
+    if config.data.annotation:
+        table = read_bed(root / config.data.annotation)
+        table = reconcile(table["chrom"].unique(), store.meta["chroms"], "annotation").rename(table)
+        return table[["chrom", "start", "end"]], "annotation"
+    return None, ""

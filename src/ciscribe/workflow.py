@@ -1,0 +1,414 @@
+"""The main job, step by step: data, train, predict, evaluate, elements, report.
+
+A run is a folder. Each step reads files of the steps before and writes its own, whole or not at all, and is
+signed with a fingerprint of what it depends on: a second run does only what is missing or out of date, and a
+training that was killed continues from its last checkpoint.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bioframe
+import numpy as np
+import pandas as pd
+import torch
+
+from ciscribe import elements
+from ciscribe.card import Card
+from ciscribe.config import RunConfig, parse_config, read_config, resolve_root, write_config
+from ciscribe.data.inputs import build_store, input_paths, read_inputs, read_tracks
+from ciscribe.data.windows import WindowStore, loader
+from ciscribe.elements.benchmark import benchmark_calls, benchmark_links, sufficiency_necessity
+from ciscribe.elements.call import call_elements, measure_effects, pool_elements, to_bed
+from ciscribe.elements.peaks import call_peaks
+from ciscribe.errors import ConfigError, DataMissingError
+from ciscribe.io.bed import write_bed
+from ciscribe.models import registry
+from ciscribe.oracle import MaskPosterior, Oracle
+from ciscribe.provenance import atomic_path, checksum, digest, provenance, write_json, write_text
+from ciscribe.report.run import write_run_report
+from ciscribe.train import baselines
+from ciscribe.train.baselines import features, run_baselines
+from ciscribe.train.evaluate import model_inputs, predict_rows, prediction_table, truncation_curve
+from ciscribe.train.fit import FitSpec, fit
+from ciscribe.train.losses import LossSpec
+from ciscribe.train.metrics import evaluate
+
+STEPS = ("data", "train", "predict", "evaluate", "elements", "report")
+_OUTPUTS = {"data": ("data/meta.json",), "train": ("model/model.safetensors", "log.csv"),
+            "predict": ("predictions.parquet",), "evaluate": ("metrics.json",),
+            "elements": ("elements.bed", "elements.parquet"), "report": ("report.html",)}
+_CHECKSUM_BELOW = 2 * 2**30  # bytes; larger inputs are named by size and time only
+
+
+class Run:
+    """One run folder and its steps.
+
+    Parameters
+    ----------
+    folder
+        The run folder; it must hold ``config.yaml`` unless `config` is given.
+    config
+        A checked configuration with an absolute ``data.root``; it is written to the folder.
+    tell
+        Called with one line of progress at a time.
+    progress
+        Show bars.
+    """
+
+    def __init__(self, folder: str | Path, config: RunConfig | None = None, *,
+                 tell: Callable[[str], None] = print, progress: bool = True):
+        self.folder = Path(folder)
+        self.tell, self.progress = tell, progress
+        if config is None:
+            if not (self.folder / "config.yaml").is_file():
+                raise DataMissingError(f"{self.folder} is not a run folder (no config.yaml); "
+                                       "make one with: ciscribe run CONFIG, or ciscribe data build CONFIG")
+            config = read_config(self.folder / "config.yaml")
+        else:
+            write_text(self.folder / "config.yaml", write_config(config))
+        self.config = config
+        self._store: WindowStore | None = None
+
+    @classmethod
+    def from_config(cls, path: str | Path, folder: str | Path | None = None, **options: Any) -> "Run":
+        """Start or continue the run of a configuration file; its folder is ``runs/<name>`` unless named."""
+        config = read_config(path)
+        root = resolve_root(config.data.root, Path(path).parent.absolute())
+        data = config.data.model_copy(update={"root": str(root.resolve())})
+        config = config.model_copy(update={"data": data})
+        return cls(folder or Path("runs") / config.name, config, **options)
+
+    # ---- what is done and what is not
+
+    def fingerprint(self, step: str) -> str:
+        """What a step depends on, as a short digest: its configuration, its inputs and the steps before."""
+        c = self.config.model_dump(mode="json")
+        if step == "data":
+            files = {}
+            for name, path in input_paths(self.config).items():
+                if not path.is_file():
+                    raise DataMissingError(f"the {name} file is not there: {path}; check data.root and the path in "
+                                           "the configuration (CISCRIBE_DATA sets the root of the shipped ones)")
+                stat = path.stat()
+                files[name] = [path.name, stat.st_size, stat.st_mtime_ns]
+            data = {k: v for k, v in c["data"].items() if k not in ("root", "annotation", "truth")}
+            return digest([data, c["window"], c["split"], files])
+        depends = {"train": ("data", [c["seed"], c["model"], c["train"]]), "predict": ("train", []),
+                   "evaluate": ("predict", []), "elements": ("evaluate", [c["elements"], c["data"]["truth"]]),
+                   "report": ("elements", [c["report"], c["data"]["annotation"]])}
+        before, own = depends[step]
+        return digest([self.fingerprint(before), step, own])
+
+    def _state(self) -> dict[str, Any]:
+        path = self.folder / "provenance.json"
+        return json.loads(path.read_text()) if path.is_file() else {"steps": {}}
+
+    def is_done(self, step: str) -> bool:
+        """Whether a step has been done with the present configuration and inputs."""
+        done = self._state()["steps"].get(step, {}).get("fingerprint") == self.fingerprint(step)
+        return done and all((self.folder / f).exists() for f in _OUTPUTS[step])
+
+    def run(self, until: str = "report", *, again: bool = False) -> Path:
+        """Do every step up to `until` that is not done yet.
+
+        Parameters
+        ----------
+        until
+            Last step wanted.
+        again
+            Do that step even when it is done.
+
+        Returns
+        -------
+        Path
+            The folder.
+        """
+        if until not in STEPS:
+            raise ConfigError(f"step is one of {', '.join(STEPS)}; got {until!r}")
+        for step in STEPS[:STEPS.index(until) + 1]:
+            if self.is_done(step) and not (again and step == until):
+                self.tell(f"{step}: done before")
+                continue
+            start = time.perf_counter()
+            self.tell(f"{step}: …")
+            if again and step == until == "train":
+                shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+            facts = getattr(self, f"_{step}")()
+            seconds = round(time.perf_counter() - start, 1)
+            state = self._state()
+            state["steps"][step] = {"fingerprint": self.fingerprint(step), "seconds": seconds,
+                                    "provenance": provenance(seed=self.config.seed), **(facts or {})}
+            write_json(self.folder / "provenance.json", state)
+            self.tell(f"{step}: {seconds:.1f} s")
+        return self.folder
+
+    # ---- what the steps share
+
+    @property
+    def store(self) -> WindowStore:
+        """The window store of this run."""
+        if self._store is None:
+            self._store = WindowStore(self.folder / "data")
+        return self._store
+
+    def oracle(self) -> Oracle:
+        """The trained model of this run."""
+        model, _ = registry.load(self.folder / "model", expect=self.config.model.name)
+        return Oracle(model, device=self.config.train.device)
+
+    def arguments(self) -> dict[str, Any]:
+        """Model arguments: those of the configuration, and what the data decide."""
+        store = self.store
+        known = {"n_targets": len(store.target_names), "n_signals": len(store.track_names),
+                 "n_covariates": len(store.covariate_names)}
+        given = {"resolution": store.spec.resolution} | self.config.model.arguments
+        if given["resolution"] != store.spec.resolution:
+            raise ConfigError(f"model.arguments.resolution is {given['resolution']} bp but window.resolution is "
+                              f"{store.spec.resolution} bp; they must be equal")
+        return known | {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+
+    @property
+    def _batch_size(self) -> int:
+        return max(self.config.train.batch_size, 64 if self.store.spec.length <= 65_536 else 4)
+
+    # ---- the steps
+
+    def _data(self) -> dict[str, Any]:
+        inputs = read_inputs(self.config)
+        for note in inputs.notes:
+            self.tell("  " + note)
+        self._store = None
+        build_store(self.folder / "data", self.config, inputs)
+        self.tell(f"  {self.store}")
+        return {"notes": inputs.notes, "inputs": {
+            name: checksum(p) if p.stat().st_size < _CHECKSUM_BELOW else f"{p.name}, {p.stat().st_size} bytes"
+            for name, p in input_paths(self.config).items()}}
+
+    def _train(self) -> dict[str, Any]:
+        c, store = self.config, self.store
+        plan = c.train.model_dump()
+        spec = FitSpec(**plan | {"loss": LossSpec(**plan["loss"])})
+        torch.manual_seed(c.seed)
+        arguments = self.arguments()
+        model = registry.create(c.model.name, **arguments)
+        train = store.rows("train")
+        if hasattr(model, "calibrate") and store.track_names:
+            sample = train[:: max(1, len(train) // 2000)]
+            model.calibrate(torch.from_numpy(store.read_signals(sample)))  # type: ignore[operator]
+        start_at_mean(model, store.targets[train].mean(axis=0))
+        n = sum(p.numel() for p in model.parameters())
+        self.tell(f"  {c.model.name}: {n:,} parameters, {len(train):,} training genes")
+        model, log = fit(
+            model, loader(store, "train", spec.batch_size, shuffle=True, max_shift=spec.max_shift, seed=c.seed,
+                          n_workers=spec.n_workers),
+            loader(store, "valid", self._batch_size, n_workers=spec.n_workers), spec,
+            folder=self.folder / "checkpoints", seed=c.seed, identity=self.fingerprint("train"),
+            progress=self.progress, tell=lambda line: self.tell("  " + line))
+        registry.save(self.folder / "model", c.model.name, model, arguments, tracks=store.track_names,
+                      targets=store.target_names, covariates=store.covariate_names, window=store.meta["spec"],
+                      seed=c.seed)
+        with atomic_path(self.folder / "log.csv") as temporary:
+            log.to_csv(temporary, index=False)
+        return {"parameters": n, "epochs": len(log)}
+
+    def _predict(self) -> None:
+        store = self.store
+        predicted = predict_rows(self.oracle(), store, np.arange(len(store)), batch_size=self._batch_size,
+                                 progress=self.progress)
+        with atomic_path(self.folder / "predictions.parquet") as temporary:
+            prediction_table(store, {"predicted": predicted}).to_parquet(temporary, index=False)
+
+    def _evaluate(self) -> None:
+        c, store = self.config, self.store
+        table = pd.read_parquet(self.folder / "predictions.parquet")
+        n_targets = len(store.target_names)
+        predicted = table["predicted"].to_numpy(np.float32).reshape(-1, n_targets)
+        test = store.rows("test")
+        rivals = self._baselines()
+        models = {c.model.name: predicted, **rivals}
+        metrics: dict[str, Any] = {
+            "split": {f: {"chroms": sorted(store.genes.loc[store.genes["fold"] == f, "chrom"].unique()),
+                          "n_genes": len(store.rows(f))} for f in ("train", "valid", "test")},
+            "targets": store.target_names, "main": c.model.name,
+            "models": {name: evaluate(store.targets[test], values[test], store.target_names, seed=c.seed)
+                       for name, values in models.items()},
+            "noise_ceiling": self._ceiling(test),
+            "truncation": truncation_curve(self.oracle(), store, test, batch_size=self._batch_size)}
+        with atomic_path(self.folder / "predictions.parquet") as temporary:
+            prediction_table(store, {"predicted": predicted, **rivals}).to_parquet(temporary, index=False)
+        write_json(self.folder / "metrics.json", metrics)
+        for line in metrics_lines(metrics):
+            self.tell("  " + line)
+
+    def _baselines(self) -> dict[str, np.ndarray]:
+        """Gradient boosting on the split of the model, from the widest surroundings that the model sees."""
+        store, spec = self.store, self.store.spec
+        half = max(spec.half_width, spec.context_half_width)
+        resolution = next(r for r in (128, 64, 32, 16, 8, 4, 2, 1) if 2 * half % r == 0)
+        extra = len(self.config.data.covariates)
+        reverse = (store.genes["strand"] == "-").to_numpy() & (not spec.strand_aware)
+        parts, names = [], []
+        for i in range(0, len(store), 1024):
+            rows = np.arange(i, min(i + 1024, len(store)))
+            signals = store.read_signals(rows, half_width=half, resolution=resolution, raw=True)
+            part, names = features(store.read_codes(rows, half_width=half), signals, resolution=resolution,
+                                   tss_offset=half, flip=reverse[rows], tracks=store.track_names[:signals.shape[1]],
+                                   covariates=store.covariates[rows, :extra] if extra else None)
+            parts.append(part)
+        return run_baselines(np.concatenate(parts), names, store.targets, store.genes["fold"].to_numpy(str),
+                             seed=self.config.seed, n_jobs=self.config.train.n_threads or torch.get_num_threads())
+
+    def _ceiling(self, test: np.ndarray) -> dict[str, Any] | None:
+        """Correlation of noiseless and measured expression of the test genes, where the truth is known."""
+        if self.config.data.truth is None:
+            return None
+        clean = pd.read_csv(self._truth("expression_clean.tsv"), sep="\t", index_col="gene_id")
+        store = self.store
+        clean_values = clean.loc[store.genes["gene_id"].iloc[test], store.target_names].to_numpy()
+        r = {t: float(np.corrcoef(clean_values[:, i], store.targets[test, i])[0, 1])
+             for i, t in enumerate(store.target_names)}
+        return {"pearson": r, "mean": float(np.mean(list(r.values())))}
+
+    def _truth(self, name: str) -> Path:
+        path = Path(self.config.data.root) / str(self.config.data.truth) / name
+        if not path.is_file():
+            raise DataMissingError(f"data.truth names a folder without {name}: {path}")
+        return path
+
+    def _elements(self) -> dict[str, Any]:
+        c, store, oracle = self.config, self.store, self.oracle()
+        rows = np.concatenate([store.rows(f) for f in c.elements.folds])
+        rows.sort()
+        if not oracle.has_mask:
+            raise ConfigError(f"{c.model.name} has no mask, so it calls no elements; use seq2exp, or stop at evaluate")
+        posterior = self._posterior(oracle, rows)
+        genes = store.genes.iloc[rows]
+        starts, flip = store.starts(rows)
+        strands = np.where(flip, "-", "+").tolist()
+        sizes = dict(zip(store.meta["chroms"], store.meta["sizes"], strict=True))
+        called = call_elements(posterior.mean.numpy(), posterior.sd.numpy(), starts, genes["chrom"].tolist(),
+                               genes["gene_id"].tolist(), resolution=store.spec.resolution,
+                               threshold=c.elements.threshold, max_bp_fraction=c.elements.bp_fraction,
+                               merge_bins=c.elements.merge_bins, strands=strands, chrom_sizes=sizes)
+        batch = store.batch(rows)
+        inputs = model_inputs(batch)
+        measured = measure_effects(
+            oracle, batch.codes, inputs["S"], inputs["covariates"], called, starts, gene_ids=genes["gene_id"].tolist(),
+            resolution=store.spec.resolution, cells=store.target_names, strands=strands,
+            max_per_gene=c.elements.max_per_gene, batch_size=self._batch_size, progress=self.progress)
+        names = store.genes.set_index("gene_id")["gene_name"]
+        measured["gene_name"] = measured["gene_id"].map(names)
+        n = len(called)
+        self.tell(f"  {n:,} elements of {len(rows):,} genes, "
+                  f"{(called['end'] - called['start']).sum() / max(1, posterior.mean.numel() * store.spec.resolution):.1%} "
+                  "of the bases read")
+        curves = sufficiency_necessity(oracle, batch.codes, inputs["S"], inputs["covariates"],
+                                       posterior.mean.numpy(), seed=c.seed, batch_size=self._batch_size)
+        self._benchmark(measured, rows)
+        write_bed(self.folder / "elements.bed", to_bed(measured))
+        for name, table in (("elements", measured), ("sufficiency_necessity", curves)):
+            with atomic_path(self.folder / f"{name}.parquet") as temporary:
+                table.to_parquet(temporary, index=False)
+        with atomic_path(self.folder / "mask.npz") as temporary:
+            np.savez_compressed(temporary, rows=rows, mean=posterior.mean.numpy().astype(np.float16),
+                                sd=posterior.sd.numpy().astype(np.float16))
+        return {"elements": n, "threshold": called.attrs["threshold"]}
+
+    def _posterior(self, oracle: Oracle, rows: np.ndarray) -> MaskPosterior:
+        parts = []
+        for i in range(0, len(rows), self._batch_size):
+            batch = self.store.batch(rows[i:i + self._batch_size])
+            mean, sd = oracle.posterior(batch.codes, model_inputs(batch)["S"])
+            parts.append(MaskPosterior(mean * batch.keep, sd * batch.keep))
+        return MaskPosterior(*(torch.cat(p) for p in zip(*parts, strict=True)))
+
+    def _benchmark(self, called: pd.DataFrame, rows: np.ndarray) -> None:
+        """Compare the calls and the peaks of every track with the truth, where it is known."""
+        for name in ("benchmark.parquet", "benchmark_curves.parquet", "benchmark_links.parquet"):
+            (self.folder / name).unlink(missing_ok=True)
+        if self.config.data.truth is None:
+            return
+        links = pd.read_csv(self._truth("links.tsv"), sep="\t")
+        store = self.store
+        universe = store.windows().iloc[rows]
+        sizes = dict(zip(store.meta["chroms"], store.meta["sizes"], strict=True))
+        universe = universe.assign(start=universe["start"].clip(lower=0),
+                                   end=np.minimum(universe["end"], universe["chrom"].map(sizes)))
+        ids = set(universe["gene_id"])
+        true = links[(links["label"] == 1) & links["gene_id"].isin(ids)]
+        main = self.config.model.name
+        methods = {main: pool_elements(called, "effect"), f"{main}_mask": pool_elements(called, "score")}
+        chroms = {c: sizes[c] for c in universe["chrom"].unique()}
+        for track in read_tracks(self.config):
+            if self.config.elements.peak_tracks is None or track.name in self.config.elements.peak_tracks:
+                peaks = call_peaks(track, chroms, method=self.config.elements.peak_method)
+                methods[f"peaks_{track.name}"] = peaks
+        peaks = [calls for name, calls in methods.items() if name.startswith("peaks_")]
+        if peaks:
+            methods["peaks_all"] = pd.concat(peaks, ignore_index=True)
+        result = benchmark_calls(methods, true.drop_duplicates(["chrom", "start", "end"]), universe,
+                                 control_of=main, seed=self.config.seed)
+        tested = (links[links["gene_id"].isin(ids)].groupby(["chrom", "start", "end", "gene_id"], as_index=False)
+                  .agg(label=("label", "max"), distance=("distance", "first")))
+        pairs = {main: called.assign(score=called["effect"].abs()).dropna(subset=["score"])}
+        if peaks:
+            near = pair_with_genes(methods["peaks_all"], universe, store.genes)
+            pairs["peaks_all"] = near
+            pairs["peaks_all_by_distance"] = near.assign(score=near["score"] / (1 + near["distance"] / 5000))
+        link_result = benchmark_links(pairs, tested, control_of=main, seed=self.config.seed)
+        for name, table in (("benchmark", result.table), ("benchmark_curves", result.curves),
+                            ("benchmark_links", link_result.table)):
+            with atomic_path(self.folder / f"{name}.parquet") as temporary:
+                table.to_parquet(temporary, index=False)
+        for row in result.table.itertuples():
+            self.tell(f"  {row.method}: AUPRC {row.auprc:.3f} at {row.budget_bp:,} bp")
+
+    def _report(self) -> None:
+        write_run_report(self.folder, self.config, self.store)
+
+
+def start_at_mean(model: torch.nn.Module, mean: np.ndarray) -> None:
+    """Set the bias of the last linear layer with one output a target to the mean of the training targets."""
+    last = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == len(mean)]
+    if last and last[-1].bias is not None:
+        with torch.no_grad():
+            last[-1].bias.copy_(torch.from_numpy(np.asarray(mean, np.float32)))
+
+
+def pair_with_genes(calls: pd.DataFrame, windows: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:
+    """Every call with every gene whose window it touches: ``chrom, start, end, score, gene_id, distance`` (bp)."""
+    calls = calls[["chrom", "start", "end", "score"]].reset_index(drop=True)
+    both = bioframe.overlap(calls, windows[["chrom", "start", "end", "gene_id"]].reset_index(drop=True), how="inner")
+    pairs = both[["chrom", "start", "end", "score"]].assign(gene_id=both["gene_id_"])
+    tss = pairs["gene_id"].map(genes.set_index("gene_id")["tss"])
+    return pairs.assign(distance=((pairs["start"] + pairs["end"]) // 2 - tss).abs())
+
+
+def metrics_lines(metrics: dict[str, Any]) -> list[str]:
+    """The figures of an evaluation as lines of text, the model first."""
+    lines = []
+    ceiling = metrics["noise_ceiling"]
+    for name, scores in metrics["models"].items():
+        m = scores["mean"]
+        across = scores["across_target"]
+        line = (f"{name:>22}: r {m['pearson']['value']:.3f} [{m['pearson']['low']:.3f}, {m['pearson']['high']:.3f}], "
+                f"MSE {m['mse']['value']:.4f}")
+        lines.append(line + (f", across targets r {across['value']:.3f}" if across else ""))
+    if ceiling:
+        lines.append(f"{'noise ceiling':>22}: r {ceiling['mean']:.3f}")
+    return lines
+
+
+def catalog() -> list[Card]:
+    """Cards of every registered method."""
+    return [*(registry.card(n) for n in registry.names()), *baselines.CARDS.values(), *elements.CARDS]
+
+
+def start_run(raw: dict[str, Any], folder: str | Path, **options: Any) -> Run:
+    """Run of a configuration given as a dictionary (paths relative to ``data.root``, which is absolute)."""
+    return Run(folder, parse_config(raw), **options)
