@@ -4,10 +4,10 @@
     python benchmarks/scan.py --write    also write validation/scan.md
 
 Both are one bidirectional Mamba mixer, forward and backward pass, fp32, one thread. `mambapy` has one
-direction per block, so its mixer is two `MambaBlock` with `pscan`, one of them on the flipped sequence. Ours is
-measured with projections per direction, which is the same function (the run checks it on copied weights), and
-with projections that both directions share, which is what our models use. Times are medians of runs that
-alternate between the programs. Peak memory is that of a fresh process, less what it held before the first pass.
+direction per block, so its mixer is two `MambaBlock` with `pscan`, one of them on the flipped sequence. Ours
+is measured with projections per direction, which is the same function (the run checks it on copied weights),
+and with projections that both directions share, which is what our models use. Times are medians of runs that
+alternate between the programs. Peak memory is that of a fresh process, less what it held before the pass.
 
 This process does not import torch: a child inherits the high-water mark of the process that starts it.
 """
@@ -131,7 +131,7 @@ JOBS = {"time": measure_time, "memory": measure_memory, "agreement": measure_agr
 def child(job: str, **arguments) -> dict | float:
     """Run one measurement in a fresh process."""
     command = [sys.executable, __file__, "--job", json.dumps([job, arguments])]
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **threads}, check=False)
     if done.returncode:
         sys.exit(f"the measurement {job} {arguments} failed:\n{done.stderr}")
@@ -146,13 +146,14 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def measure() -> str:
     """Measure everything; return the page."""
-    long_rows, found = [], {}
+    load, long_rows, found = os.getloadavg()[0], [], {}
     for length in LENGTHS:
         programs = [TIED, UNTIED, *([PEER] if length <= TARGET else [])]
         seconds = child("time", programs=programs, batch=1, length=length, runs=3, **LONG)
         memory = {p: child("memory", program=p, batch=1, length=length, **LONG) for p in programs}
         found[length] = seconds, memory
-        cells = [f"{seconds[p]:.2f} s, {memory[p]:,.0f} MB" if p in seconds else "not run" for p in (TIED, UNTIED, PEER)]
+        cells = [f"{seconds[p]:.2f} s, {memory[p]:,.0f} MB" for p in programs]
+        cells += ["not run"] * (3 - len(cells))
         per_position = f"{seconds[TIED] / length * 1e6:.0f} us, {memory[TIED] / length * 1024:.0f} KB"
         long_rows.append([f"{length:,}", *cells, per_position])
         print(" | ".join(long_rows[-1]), flush=True)
@@ -168,11 +169,12 @@ def measure() -> str:
     record = provenance()
     return f"""# The selective scan: speed and memory beside mambapy
 
-Written by `benchmarks/scan.py --write` ({record["created"]}, {record["platform"]}, Python {record["python"]},
-torch {record["packages"]["torch"]}). One bidirectional mixer, forward and backward pass, fp32, one thread; the
-programs alternate, medians of 3 runs (small sizes: 5). Peak memory is what one pass adds in a fresh process.
-"untied" has projections per direction, which is the function that mambapy computes; the first column shares
-them between the directions, which is what our models use.
+Written by `benchmarks/scan.py --write` ({record["created"]}, {record["platform"]},
+Python {record["python"]}, torch {record["packages"]["torch"]}; load {load:.1f} on {os.cpu_count()} cores at the start).
+One bidirectional mixer, forward and backward pass, fp32, one thread; the programs alternate, medians of 3 runs
+(small sizes: 5). Peak memory is what one pass adds in a fresh process. "untied" has projections per direction,
+which is the function that mambapy computes; the first column shares them between the directions, which is what
+our models use.
 
 ## Target: L = {TARGET:,}, d_model 128, d_state 16, expand 2
 
@@ -181,8 +183,8 @@ At least 5 times faster than mambapy's `pscan` in at most a third of its memory.
 {table(["", "times faster than mambapy", "share of its memory"],
        [[p, f"{seconds[PEER] / seconds[p]:.1f}", f"{memory[p] / memory[PEER]:.3f}"] for p in (TIED, UNTIED)])}
 
-With the same weights (L = 2,048) the two programs differ by at most {agreement["output"]:.1e} of the largest output
-and {agreement["gradient"]:.1e} of the largest input gradient.
+With the same weights (L = 2,048) the two programs differ by at most {agreement["output"]:.1e} of the largest
+output and {agreement["gradient"]:.1e} of the largest input gradient.
 
 ## Linear in length
 

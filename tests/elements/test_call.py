@@ -191,8 +191,9 @@ def test_measure_effects__says_what_is_wrong():
 def test_pool_elements__equals_the_largest_value_of_each_base(seed, n, score):
     rng = np.random.default_rng(seed)
     start = rng.integers(0, 60, n)
-    table = pd.DataFrame({"chrom": rng.choice(["chr1", "chr2"], n), "start": start, "end": start + rng.integers(1, 20, n),
-                          "gene_id": "g", "cell": "all", "score": rng.integers(0, 5, n) / 4, "score_sd": 0.0,
+    table = pd.DataFrame({"chrom": rng.choice(["chr1", "chr2"], n), "start": start,
+                          "end": start + rng.integers(1, 20, n), "gene_id": "g", "cell": "all",
+                          "score": rng.integers(0, 5, n) / 4, "score_sd": 0.0,
                           "effect": rng.normal(size=n).round(1), "evidence": "mask"})
     expected = {c: np.full(100, np.nan) for c in ("chr1", "chr2")}
     for row in table.itertuples():

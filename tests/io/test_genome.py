@@ -134,7 +134,7 @@ def test_write_fasta__failure_in_the_middle_leaves_the_old_file(tmp_path):
         assert not list(tmp_path.glob(".partial-*"))
 
 
-# -- processes and threads -------------------------------------------------------------------------------------
+# -- processes and threads -----------------------------------------------------------------------------------
 
 
 def _child(genome, jobs, queue):
@@ -181,7 +181,7 @@ def test_genome__threads_have_their_own_handles(tmp_path):
             )
 
 
-# -- indexes ---------------------------------------------------------------------------------------------------
+# -- indexes -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["plain", "bgzip"])
@@ -221,7 +221,7 @@ def test_genome__stale_index_is_not_trusted(tmp_path):
     assert fai.read_bytes() == old
 
 
-# -- bad input -------------------------------------------------------------------------------------------------
+# -- bad input -----------------------------------------------------------------------------------------------
 
 
 def test_genome__missing_file(tmp_path):

@@ -55,7 +55,7 @@ def same(a, b):
     )
 
 
-# -- bin_means -------------------------------------------------------------------------------------------------
+# -- bin_means -----------------------------------------------------------------------------------------------
 
 
 def per_base(runs, starts, n_bins, resolution):
@@ -108,7 +108,7 @@ def test_bin_means__refuses_empty_bins():
         bin_means(make_runs((0, 3, 6.0)), np.array([0]), 3, 0)
 
 
-# -- Track -----------------------------------------------------------------------------------------------------
+# -- Track ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_check_build__runs_past_the_end():
         check_build(TRACK, {"chr1": 101, "chr2": 47})
 
 
-# -- bigWig and bedGraph ---------------------------------------------------------------------------------------
+# -- bigWig and bedGraph -------------------------------------------------------------------------------------
 
 
 def test_bigwig__round_trip(tmp_path):
@@ -179,6 +179,11 @@ def test_bigwig_and_bedgraph__round_trip_of_any_runs(tmp_path_factory, runs):
         assert same(read_bigwig(folder / "t.bw"), track)
         write_bedgraph(folder / "t.bedgraph.gz", track)
         assert same(read_bedgraph(folder / "t.bedgraph.gz"), track)
+
+
+def test_bigwig__track_without_runs_round_trips(tmp_path):
+    write_bigwig(tmp_path / "t.bw", Track("t", {}), SIZES)
+    assert read_bigwig(tmp_path / "t.bw") == Track("t", {}, chrom_sizes=SIZES)
 
 
 def test_read_bigwig__nan_is_uncovered(tmp_path):
@@ -299,7 +304,7 @@ def test_read_bedgraph__truncated_gzip_and_binary(tmp_path):
         read_bedgraph(path)
 
 
-# -- tables of sites -------------------------------------------------------------------------------------------
+# -- tables of sites -----------------------------------------------------------------------------------------
 
 
 def write_sites(path, rows):

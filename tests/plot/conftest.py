@@ -50,7 +50,7 @@ def assert_readable():
             assert apart, f"{a!r} touches {b!r}"
         for text, box in words:
             page = figure.bbox
-            assert box.x0 >= -0.5 and box.y0 >= -0.5, f"{text!r} is clipped"
-            assert box.x1 <= page.x1 + 0.5 and box.y1 <= page.y1 + 0.5, f"{text!r} is clipped"
+            on_page = (box.x0 >= -0.5, box.y0 >= -0.5, box.x1 <= page.x1 + 0.5, box.y1 <= page.y1 + 0.5)
+            assert all(on_page), f"{text!r} is clipped"
 
     return check

@@ -8,9 +8,7 @@ from ciscribe.plot import plot_budget_curves, plot_precision_recall, plot_traini
 
 def benchmark(n=5):
     methods = [f"method_{i}_with_a_really_long_descriptive_name" for i in range(n)]
-    table = pd.DataFrame(
-        {"method": methods, "auprc": np.linspace(0.2, 0.8, n), "precision": 0.5, "recall": 0.4}
-    )
+    table = pd.DataFrame({"method": methods, "auprc": np.linspace(0.2, 0.8, n), "precision": 0.5, "recall": 0.4})
     curves = pd.concat(
         [
             pd.DataFrame(

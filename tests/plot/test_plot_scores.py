@@ -84,9 +84,7 @@ def test_plot_scatter_grid__fold_without_genes_lists_the_folds():
 
 
 @pytest.mark.parametrize("n", [1, 3, 11])
-@pytest.mark.parametrize(
-    "models", [("seq2exp",), ("gbm_signals", "seq2exp", "gbm_sequence_signals", "prism")]
-)
+@pytest.mark.parametrize("models", [("seq2exp",), ("gbm_signals", "seq2exp", "gbm_sequence_signals", "prism")])
 def test_plot_metric_bars__readable(n, models, assert_readable):
     assert_readable(plot_metric_bars(metrics(names(n), models)), at_least=n + 3)
 

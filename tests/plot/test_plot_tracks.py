@@ -1,4 +1,5 @@
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -79,7 +80,7 @@ def test_plot_locus__panels_do_not_overlap():
     figure = plot_locus(locus())
     back, *panels = figure.axes
     edges = [ax.get_position() for ax in panels]
-    assert all(above.y0 >= below.y1 for above, below in zip(edges, edges[1:], strict=False))
+    assert all(above.y0 >= below.y1 for above, below in pairwise(edges))
     assert edges[0].y1 <= 1
     assert edges[-1].y0 >= back.get_position().y0 - 1e-9
 
@@ -115,10 +116,8 @@ def test_stack_rows__boxes_and_labels_of_a_row_keep_apart():
     assert placed.any()
     assert not placed.all()  # 83 genes do not fit, and the packing must say so
     for r in range(rows.n_rows):
-        spans = sorted(
-            (max(s, START), min(e, END)) for s, e in table.loc[rows.row == r, ["start", "end"]].to_numpy()
-        )
-        assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+        spans = sorted((max(s, START), min(e, END)) for s, e in table.loc[rows.row == r, ["start", "end"]].to_numpy())
+        assert all(a[1] <= b[0] for a, b in pairwise(spans))
 
 
 def test_stack_rows__label_moves_left_at_the_right_edge():
@@ -155,9 +154,7 @@ def test_signal_panel__narrow_peak_survives_thinning():
 
 def test_mask_panel__band_stays_between_0_and_1():
     edges = np.array([START, 120_000, END])
-    ax = plot_region(
-        [MaskPanel("m", edges, np.array([0.02, 0.97]), np.array([0.3, 0.3]))], "chr2", START, END
-    ).axes[1]
+    ax = plot_region([MaskPanel("m", edges, np.array([0.02, 0.97]), np.array([0.3, 0.3]))], "chr2", START, END).axes[1]
     band = ax.patches[0].get_data()
     assert np.asarray(band.values).max() == 1
     assert np.asarray(band.baseline).min() == 0
@@ -170,9 +167,7 @@ def test_interval_panel__only_rows_of_the_chromosome():
 
 
 def test_signal_panel__wrong_number_of_edges_is_named():
-    with pytest.raises(
-        SchemaError, match=r"panel 'ATAC' needs one bin edge more than values; got \(7,\) edges"
-    ):
+    with pytest.raises(SchemaError, match=r"panel 'ATAC' needs one bin edge more than values; got \(7,\) edges"):
         SignalPanel("ATAC", np.arange(7), np.zeros(7))
 
 

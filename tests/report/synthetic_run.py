@@ -48,9 +48,7 @@ def make_metrics(targets=CELLS, *, ceiling=True, truncation=True, across=True):
         "targets": list(targets),
         "main": "seq2exp",
         "models": models,
-        "noise_ceiling": {
-            "pearson": {t: 0.93 - 0.01 * (i % 3) for i, t in enumerate(targets)} | {"mean": 0.92}
-        }
+        "noise_ceiling": {"pearson": {t: 0.93 - 0.01 * (i % 3) for i, t in enumerate(targets)} | {"mean": 0.92}}
         if ceiling
         else None,
         "truncation": [
@@ -179,10 +177,7 @@ def make_locus(
     elements = make_elements(n_elements, start=start, width=width, seed=seed)
     middle = (edges[:-1] + edges[1:]) / 2
     bump = sum(
-        (
-            np.exp(-0.5 * ((middle - (s + e) / 2) / 300) ** 2)
-            for s, e in elements[["start", "end"]].to_numpy()
-        ),
+        (np.exp(-0.5 * ((middle - (s + e) / 2) / 300) ** 2) for s, e in elements[["start", "end"]].to_numpy()),
         np.zeros(n),
     )
     signals = {f"ATAC, {c}": (edges, rng.gamma(1, 0.4, n) + 9 * bump * rng.uniform(0.2, 1)) for c in cells}
@@ -202,9 +197,7 @@ def make_locus(
     i = n_genes // 2
     genes.loc[i, ["gene_id", "gene_name"]] = ["WBGene00003024", gene_name]
     genes["tss"] = np.where(genes["strand"] == "+", genes["start"], genes["end"] - 1)
-    known = pd.DataFrame(
-        {"chrom": "chrIV", "start": elements["start"][::2] - 90, "end": elements["end"][::2] + 60}
-    )
+    known = pd.DataFrame({"chrom": "chrIV", "start": elements["start"][::2] - 90, "end": elements["end"][::2] + 60})
     known["name"] = [("enhancer", "promoter", "decoy")[j % 3] for j in range(len(known))]
     return Locus(
         chrom="chrIV",
@@ -267,9 +260,7 @@ PROVENANCE = {
 }
 
 
-def make_report(
-    path, targets=CELLS, *, loci=None, elements=None, title="seq2exp on C. elegans", n=101, **changes
-):
+def make_report(path, targets=CELLS, *, loci=None, elements=None, title="seq2exp on C. elegans", n=101, **changes):
     metrics = make_metrics(targets)
     table, curves, budgets = make_benchmark()
     parts = {

@@ -134,18 +134,14 @@ def test_build_report__failed_write_keeps_the_old_report(tmp_path):
     old = path.read_bytes()
     bad = report.Section("x", "provenance", "x.", "")
     with pytest.raises(SchemaError, match="used twice: provenance"):
-        report.build_report(
-            path, title="t", subtitle="s", summary=[], sections=[bad], cards=[], provenance={}
-        )
+        report.build_report(path, title="t", subtitle="s", summary=[], sections=[bad], cards=[], provenance={})
     assert path.read_bytes() == old
     assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
 
 
 def test_build_report__empty_run_is_a_page(tmp_path):
     path = tmp_path / "r.html"
-    report.build_report(
-        path, title="t", subtitle="s", summary=[], sections=[None, None], cards=[], provenance={}
-    )
+    report.build_report(path, title="t", subtitle="s", summary=[], sections=[None, None], cards=[], provenance={})
     assert Page(path.read_text()).tags.count("section") == 1
 
 
@@ -153,9 +149,7 @@ def test_build_report__absent_sections_leave_no_trace(tmp_path, html):
     anchors = {"data", "metrics", "accuracy", "loci", "elements", "benchmark", "truncation", "training"}
     assert all(f'<section id="{a}">' in html and f'href="#{a}"' in html for a in anchors)
     for gone in sorted(anchors):
-        page = make_report(
-            tmp_path / "r.html", **{gone: None}, loci=[], elements=make_elements(2)
-        ).read_text()
+        page = make_report(tmp_path / "r.html", **{gone: None}, loci=[], elements=make_elements(2)).read_text()
         assert f'id="{gone}"' not in page
         assert f'href="#{gone}"' not in page
 

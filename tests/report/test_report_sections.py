@@ -82,9 +82,7 @@ def test_table_html__escapes_and_aligns():
     assert '<td>&lt;b&gt;&amp;</td><td class="num">3</td>' in html
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(None, "–"), (float("nan"), "–"), (-0.5, "−0.500"), (2, "2.000")]
-)
+@pytest.mark.parametrize(("value", "text"), [(None, "–"), (float("nan"), "–"), (-0.5, "−0.500"), (2, "2.000")])
 def test_number_text__minus_and_missing(value, text):
     assert number_text(value) == text
 

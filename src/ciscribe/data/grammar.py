@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
+from numpy.typing import ArrayLike
 
 from ciscribe.data.motif_table import CELLS, FACTORS, Factor
 from ciscribe.errors import SchemaError, UnknownNameError, nearest
@@ -255,7 +256,7 @@ class WorldOracle:
 
     def in_range(self, found: Elements, window: ndarray, tss: ndarray) -> tuple[ndarray, ndarray]:
         """Every pair of a gene and an element within `max_distance` of its TSS: indices of both."""
-        return _within(found.window, found.center, window, tss + 0.5, self.max_distance)
+        return within(found.window, found.center, window, tss + 0.5, self.max_distance)
 
     @cached_property
     def _weights(self) -> ndarray:
@@ -279,7 +280,7 @@ class WorldOracle:
     def _promoter(self, sites: pd.DataFrame, window: ndarray, tss: ndarray) -> Float[ndarray, "G cells"]:
         """Basal expression: the best site of each core factor, and activators beside the TSS."""
         at, center, which, affinity = _columns(sites)
-        gene, site = _within(at, center, window, tss + 0.5, self.promoter_half)
+        gene, site = within(at, center, window, tss + 0.5, self.promoter_half)
         best = np.zeros((len(window), len(self.factors)))
         np.maximum.at(best, (gene, which[site]), affinity[site])
         basal = self.base + best @ np.where(self._has("core"), self._weights, 0.0)
@@ -297,9 +298,24 @@ def _columns(sites: pd.DataFrame) -> tuple[ndarray, ndarray, ndarray, ndarray]:
     return sites["window"].to_numpy(), center, sites["factor"].to_numpy(), sites["affinity"].to_numpy()
 
 
-def _within(window: ndarray, position: ndarray, at_window: ndarray, at: ndarray, distance: float
+def within(window: ndarray, position: ndarray, at_window: ndarray, at: ndarray, distance: float
             ) -> tuple[ndarray, ndarray]:
-    """All pairs (query, point) of one window at most `distance` apart; points may come in any order."""
+    """Find all pairs of a query and a point of one window at most `distance` bp apart.
+
+    Parameters
+    ----------
+    window, position
+        The points, in any order.
+    at_window, at
+        The queries.
+    distance
+        Largest distance, included.
+
+    Returns
+    -------
+    tuple
+        Index of the query and of the point of each pair; queries ascend.
+    """
     if not len(window) or not len(at_window):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     span = max(position.max(), at.max()) + 2 * distance + 1
@@ -310,6 +326,11 @@ def _within(window: ndarray, position: ndarray, at_window: ndarray, at: ndarray,
     hi = np.searchsorted(key[order], center + distance, side="right")
     query, index = ranges(lo, hi)
     return query, order[index]
+
+
+def index_of(chroms: ArrayLike, genome: list[str]) -> Int[ndarray, " R"]:
+    """Index in `genome` of each chromosome name."""
+    return pd.Index(genome).get_indexer(pd.Index(np.asarray(chroms))).astype(np.int64)
 
 
 def ranges(lo: ndarray, hi: ndarray) -> tuple[ndarray, ndarray]:

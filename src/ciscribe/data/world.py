@@ -8,7 +8,6 @@ motifs are in `ciscribe.data.motif_table`.
 """
 
 import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +17,9 @@ import pandas as pd
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from ciscribe.data.grammar import Elements, WorldOracle, ranges
-from ciscribe.data.motif_table import CELLS, Factor
+from ciscribe.data.grammar import Elements, WorldOracle, index_of, ranges, within
+from ciscribe.data.landscape import place_genes, plan_elements, plant, sequence_of
+from ciscribe.data.motif_table import Factor
 from ciscribe.errors import UnknownNameError
 from ciscribe.io.bed import write_bed
 from ciscribe.io.genes import write_gtf
@@ -27,21 +27,14 @@ from ciscribe.io.genome import write_fasta
 from ciscribe.io.tracks import Runs, Track, write_bigwig
 from ciscribe.io.variants import write_vcf
 from ciscribe.provenance import atomic_folder, provenance, write_json
-from ciscribe.schema import GENE_COLUMNS, check_expression, check_genes, check_links, check_variants
-from ciscribe.sequence import BASES, N, reverse_complement_codes
+from ciscribe.schema import check_expression, check_genes, check_links, check_variants
+from ciscribe.sequence import BASES, N
 
 ELEMENT_KINDS = ("promoter", "enhancer", "decoy_open", "decoy_poised", "decoy_closed")
 SIGNAL_BIN = 32
 """Resolution of the signals in bp."""
 TRUE_EFFECT = 0.02
 """Smallest drop of log10 expression that counts as a true link."""
-
-_MARGIN = 20_000  # from the end of a chromosome to the first gene, so that windows of ±16 kb stay inside
-_MIN_GAP, _MEAN_GAP = 8_000, 20_000  # between neighbouring TSSs
-_NEAR, _FAR = 1_000, 14_000  # distances of planted elements from their gene
-_PER_GENE = {"enhancer": 2.5, "decoy_open": 1.5, "decoy_poised": 1.0, "decoy_closed": 0.7}
-_SLOT = 26  # bp between neighbouring planted sites of an element: the widest motif and some air
-_ORDER = 3  # of the Markov background
 
 
 @dataclass(frozen=True)
@@ -220,15 +213,15 @@ def world(n_genes: int = 600, cells: tuple[str, ...] = ("liver", "blood", "neuro
         raise ValueError(f"noise is a standard deviation, 0 or more; got {noise}")
     oracle = WorldOracle(tuple(cells))
     rng = np.random.default_rng(seed)
-    genes, sizes = _place_genes(n_genes, n_chroms, rng)
-    genome = _background(sizes, rng)
-    plan, planted = _plan(genes, sizes, oracle, rng)
-    _plant(genome, plan, planted, oracle, rng)
+    genes, sizes = place_genes(n_genes, n_chroms, rng)
+    genome = sequence_of(sizes, rng)
+    plan, planted = plan_elements(genes, sizes, oracle, rng)
+    plant(genome, plan, planted, oracle, rng)
 
     # From here on the genome is finished, and everything is what the oracle says about it.
     sites = pd.concat([oracle.sites(codes[None]).assign(window=i) for i, codes in enumerate(genome.values())],
                       ignore_index=True)
-    chrom_index = _index_of(genes["chrom"], genome)
+    chrom_index = index_of(genes["chrom"], list(genome))
     tss = genes["tss"].to_numpy()
     clean = oracle.respond(sites, chrom_index, tss)
     noisy = np.maximum(clean + rng.normal(0.0, noise, clean.shape), 0.0)
@@ -239,25 +232,22 @@ def world(n_genes: int = 600, cells: tuple[str, ...] = ("liver", "blood", "neuro
     ceiling = dict(zip(cells, np.sqrt(variance / (variance + noise**2)).tolist(), strict=True))
 
     elements = _elements(oracle, oracle.elements(sites), genes, plan, list(genome), rng)
-    links = _links(oracle, sites, elements, genes, chrom_index, clean)
+    links = _links(oracle, sites, elements, genes, list(genome), clean)
     own = links.query("kind == 'promoter' and distance == 0")
     for cell in cells:
-        elements.loc[elements["kind"] == "promoter", f"activity_{cell}"] = own.query("cell == @cell")["effect"].to_numpy()
+        adds = own.loc[(own["cell"] == cell).to_numpy()]
+        order = pd.Index(elements["name"]).get_indexer(pd.Index(adds["name"]))
+        elements.loc[order, f"activity_{cell}"] = adds["effect"].to_numpy()
     sizes = {chrom: len(codes) for chrom, codes in genome.items()}
     tracks = _tracks(elements, sizes, oracle.cells, rng)
-    variants = _variants(oracle, sites, elements, links, genes, genome, clean, rng)
-    elements = elements.drop(columns=[c for c in elements if c.startswith("mark_")])
+    variants = _variants(oracle, sites, links, genes, genome, clean, rng)
+    elements = elements.drop(columns=[f"mark_{cell}" for cell in cells])
     check_genes(genes, sizes)
     check_expression(expression)
     check_links(links)
     check_variants(variants)
     return World(seed, genome, genes, expression, expression_clean, tracks, elements, links, variants, ceiling,
                  oracle)
-
-
-def _index_of(chroms: pd.Series, genome: Iterable[str]) -> ndarray:
-    """Row of the genome that each chromosome name is."""
-    return pd.Index(genome).get_indexer(pd.Index(chroms)).astype(np.int64)
 
 
 def _windows(genome: dict[str, ndarray], chroms: list[str], centers: list[int], half: int
@@ -270,221 +260,57 @@ def _windows(genome: dict[str, ndarray], chroms: list[str], centers: list[int], 
     return out
 
 
-# ---- the genome ----
-
-def _place_genes(n_genes: int, n_chroms: int, rng: np.random.Generator) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Genes along the chromosomes and the chromosomes' lengths."""
-    rows, sizes, n = [], {}, 0
-    for i in range(n_chroms):
-        count = n_genes // n_chroms + (i < n_genes % n_chroms)
-        tss = _MARGIN + np.cumsum(_MIN_GAP + rng.exponential(_MEAN_GAP - _MIN_GAP, count)).astype(int)
-        chrom = f"chr{i + 1}"
-        sizes[chrom] = int(tss[-1]) + _MARGIN + 1
-        for at in tss.tolist():
-            n += 1
-            length, plus = int(rng.integers(1_000, 8_000)), bool(rng.random() < 0.5)
-            start, end = (at, at + length) if plus else (at + 1 - length, at + 1)
-            rows.append((chrom, start, end, "+" if plus else "-", f"gene{n:04d}", f"GENE{n}", at))
-    return pd.DataFrame(rows, columns=pd.Index(GENE_COLUMNS)), sizes
-
-
-def _background(sizes: dict[str, int], rng: np.random.Generator) -> dict[str, ndarray]:
-    """Markov sequence of order 3 with GC domains of about 60 kb and few CpG."""
-    gc = np.array([0.36, 0.40, 0.44, 0.50, 0.56])
-    base = np.stack([(1 - gc) / 2, gc / 2, gc / 2, (1 - gc) / 2], axis=1)
-    taste = np.exp(rng.normal(0.0, 0.15, (4**_ORDER, 4)))
-    taste[1::4, 2] *= 0.4  # G after C
-    chance = base[:, None, :] * taste
-    cumulative = np.cumsum(chance / chance.sum(axis=2, keepdims=True), axis=2)[:, :, :3]
-
-    total = sum(sizes.values())
-    ends = np.cumsum(rng.exponential(60_000, 2 * total // 60_000 + 20))
-    domain = rng.integers(0, len(gc), len(ends))
-    streams = 1024  # grown side by side, so that each step is one array operation
-    steps = -(-total // streams)
-    kind = domain[np.searchsorted(ends, np.arange(streams * steps)).clip(0, len(ends) - 1)].reshape(streams, steps)
-    out = np.empty((steps, streams), dtype=np.uint8)
-    context = rng.integers(0, 4**_ORDER, streams)
-    for t in range(steps):
-        letter = (rng.random(streams)[:, None] > cumulative[kind[:, t], context]).sum(axis=1)
-        out[t] = letter
-        context = (context * 4 + letter) % 4**_ORDER
-    flat = np.ascontiguousarray(out.T).ravel()
-    cuts = np.cumsum([0, *sizes.values()])
-    return {chrom: flat[a:b].copy() for chrom, a, b in zip(sizes, cuts[:-1], cuts[1:], strict=True)}
-
-
-# ---- what is planted ----
-
-def _plan(genes: pd.DataFrame, sizes: dict[str, int], oracle: WorldOracle, rng: np.random.Generator
-          ) -> tuple[pd.DataFrame, list[tuple[str, float, str, bool]]]:
-    """Where elements go, and the sites to write: (chromosome, center, factor, reverse).
-
-    Returns a table ``chrom, center, kind`` of the elements, promoters excepted, and the sites.
-    """
-    free = {chrom: np.ones(size // 100 + 1, bool) for chrom, size in sizes.items()}
-    rows, sites = [], []
-    for chrom, tss, strand in zip(genes["chrom"], genes["tss"], genes["strand"], strict=True):
-        free[chrom][(tss - 900) // 100 : (tss + 900) // 100 + 1] = False
-        sites += _promoter_sites(chrom, tss, strand, oracle, rng)
-    counts = np.stack([rng.poisson(mean, len(genes)) for mean in _PER_GENE.values()], axis=1)
-    for chrom, tss, wanted in zip(genes["chrom"], genes["tss"], counts, strict=True):
-        for kind, number in zip(_PER_GENE, wanted, strict=True):
-            for _ in range(number):
-                for _ in range(30):  # a crowded place may stay without
-                    away = np.exp(rng.uniform(np.log(_NEAR), np.log(_FAR)))
-                    center = int(tss + away * rng.choice((-1, 1)))
-                    if free[chrom][center // 100]:
-                        free[chrom][(center - 800) // 100 : (center + 800) // 100 + 1] = False
-                        rows.append((chrom, center, kind))
-                        sites += _element_sites(chrom, center, kind, oracle, rng)
-                        break
-    return pd.DataFrame(rows, columns=pd.Index(["chrom", "center", "kind"])), sites
-
-
-def _promoter_sites(chrom: str, tss: int, strand: str, oracle: WorldOracle, rng: np.random.Generator
-                    ) -> list[tuple[str, float, str, bool]]:
-    """Core factors upstream of a TSS, each with probability 1/2, and up to two activators."""
-    upstream = -1 if strand == "+" else 1
-    others = rng.permutation(["SP1", "NFYA", "NRF1", "YY1"]).tolist()
-    spots = [(30, "TBP"), *zip((55, 85, 115, 145), others, strict=True)]
-    chosen = [(at, name) for at, name in spots if rng.random() < 0.5]
-    activators = [f.name for f in oracle.factors if f.role == "activator"]
-    chosen += [(at, str(rng.choice(activators))) for at in (180, 215) if rng.random() < 0.4]
-    return [(chrom, tss + upstream * at, name, bool(rng.random() < 0.5)) for at, name in chosen]
-
-
-def _element_sites(chrom: str, center: int, kind: str, oracle: WorldOracle, rng: np.random.Generator
-                   ) -> list[tuple[str, float, str, bool]]:
-    """Sites of one element: its pioneer or CTCF in the middle, others in slots on both sides."""
-    cell = oracle.cells[rng.integers(len(oracle.cells))]  # the cell that it is for
-
-    def pick(role: str, floor: float, n: int) -> list[str]:
-        names = [f.name for f in oracle.factors if f.role == role]
-        share = np.array([CELLS[cell][name] for name in names]) + floor
-        return rng.choice(names, n, p=share / share.sum()).tolist()
-
-    if kind == "decoy_open":
-        placed = [(0, "CTCF")]
-    else:
-        placed = [] if kind == "decoy_closed" else [(0, pick("pioneer", 0.02, 1)[0])]
-        if kind != "decoy_poised":
-            slots = rng.permutation([s for s in range(-5, 6) if s]).tolist()
-            n = int(rng.integers(2, 7))
-            if rng.random() < 0.3:  # partners at their spacing, on two neighbouring slots of one side
-                side = int(rng.choice((-1, 1)))
-                first = side * int(rng.integers(1, 5))
-                widths = [f.width for name in oracle.partners for f in oracle.factors if f.name == name]
-                gap = int(rng.integers(oracle.spacing[0], oracle.spacing[1] + 1))
-                step = (sum(widths) / 2 + gap) / _SLOT
-                placed += [(first, oracle.partners[0]), (first + side * step, oracle.partners[1])]
-                slots = [s for s in slots if s not in (first, first + side, first + 2 * side)]
-                n -= 2
-            if rng.random() < 0.2:
-                placed.append((slots.pop(), "REST"))
-            placed += list(zip(slots[: max(n, 0)], pick("activator", 0.1, max(n, 0)), strict=False))
-    return [(chrom, center + at * _SLOT, name, bool(rng.random() < 0.5)) for at, name in placed]
-
-
-def _plant(genome: dict[str, ndarray], plan: pd.DataFrame, planted: list[tuple[str, float, str, bool]],
-           oracle: WorldOracle, rng: np.random.Generator) -> None:
-    """Write the sites into the genome, in place, then re-draw bases that make pioneers or CTCF by chance.
-
-    In poised decoys chance activators are re-drawn too. Bases of planted sites are never changed, so a chance
-    match made of them alone stays, and is part of the truth.
-    """
-    factors = {f.name: f for f in oracle.factors}
-    kept = {chrom: np.zeros(len(codes), bool) for chrom, codes in genome.items()}
-    for chrom, center, name, reverse in planted:
-        site = _draw_site(factors[name], rng)
-        start = round(center - len(site) / 2)
-        genome[chrom][start : start + len(site)] = reverse_complement_codes(site) if reverse else site
-        kept[chrom][start : start + len(site)] = True
-    opening = tuple(f.name for f in oracle.factors if f.role in ("pioneer", "insulator"))
-    activating = tuple(f.name for f in oracle.factors if f.role == "activator")
-    for chrom, codes in genome.items():
-        poised = np.zeros(len(codes), bool)
-        for center in plan.loc[(plan["chrom"] == chrom) & (plan["kind"] == "decoy_poised"), "center"]:
-            poised[center - oracle.reach - 20 : center + oracle.reach + 20] = True
-        inside = np.flatnonzero(poised)
-        for _ in range(8):
-            changed = 0
-            hits = oracle.sites(codes[None], opening)
-            spots = [(s, e) for s, e in zip(hits["start"], hits["end"], strict=True)]
-            if len(inside):
-                hits = oracle.sites(np.where(poised, codes, N).astype(np.uint8)[None], activating)
-                spots += list(zip(hits["start"], hits["end"], strict=True))
-            for start, end in spots:
-                at = start + np.flatnonzero(~kept[chrom][start:end])
-                if len(at):  # a planted site is kept whole: its own hit has nothing to change
-                    codes[at] = rng.choice(4, len(at), p=(0.29, 0.21, 0.21, 0.29))
-                    changed += 1
-            if not changed:
-                break
-
-
-def _draw_site(factor: Factor, rng: np.random.Generator) -> UInt8[ndarray, " W"]:
-    """One site drawn from the motif, at least as good as its threshold."""
-    cumulative = factor.ppm.cumsum(axis=0)
-    while True:
-        site = (rng.random(factor.width) > cumulative).sum(axis=0).clip(0, 3).astype(np.uint8)
-        if factor.pwm[site, np.arange(factor.width)].sum() >= factor.threshold:
-            return site
-
-
 # ---- the truth ----
 
 def _elements(oracle: WorldOracle, found: Elements, genes: pd.DataFrame, plan: pd.DataFrame, chroms: list[str],
               rng: np.random.Generator) -> pd.DataFrame:
-    """Every element of the finished genome: promoters, what the oracle finds open, and closed decoys.
+    """Table of every element of the finished genome: promoters, what the oracle finds open, closed decoys.
 
     ``mark_<cell>`` is what H3K27ac will show: the activity, or for half of the open decoys the activity of some
     enhancer of the same pioneer (of any, for CTCF).
     """
-    names = np.array([f.name for f in oracle.factors])
-    cells = list(oracle.cells)
-    open_ = pd.DataFrame({"chrom": np.array(chroms)[found.window], "center": found.center.astype(int),
-                          "factor": names[found.factor]})
-    open_["kind"] = np.where(open_["factor"] == "CTCF", "decoy_open",
-                             np.where(found.activity.max(axis=1) > TRUE_EFFECT, "enhancer", "decoy_poised"))
-    open_[[f"openness_{c}" for c in cells]] = found.openness
-    open_[[f"activity_{c}" for c in cells]] = found.activity
-    promoters = pd.DataFrame({"chrom": genes["chrom"], "center": genes["tss"], "factor": ".", "kind": "promoter"})
-    closed = plan[plan["kind"] == "decoy_closed"].assign(factor=".")
-    table = pd.concat([promoters, open_, closed], ignore_index=True)
-    for cell in cells:
-        table[f"openness_{cell}"] = table[f"openness_{cell}"].fillna((table["kind"] == "promoter").astype(float))
-        table[f"activity_{cell}"] = table[f"activity_{cell}"].fillna(0.0)
+    cells = oracle.cells
+    factor = np.array([f.name for f in oracle.factors])[found.factor]
+    kind = np.where(factor == "CTCF", "decoy_open",
+                    np.where(found.activity.max(axis=1, initial=0.0) > TRUE_EFFECT, "enhancer", "decoy_poised"))
+    closed = plan.loc[(plan["kind"] == "decoy_closed").to_numpy()]
+    n = (len(genes), len(found.center), len(closed))
+    kinds = np.concatenate([np.repeat("promoter", n[0]), kind, np.repeat("decoy_closed", n[2])])
+    center = np.concatenate([genes["tss"], found.center.astype(int), closed["center"]]).astype(np.int64)
+    chrom = np.concatenate([genes["chrom"], np.array(chroms)[found.window], closed["chrom"]])
+    factors = np.concatenate([np.repeat(".", n[0]), factor, np.repeat(".", n[2])])
+    nothing = np.zeros((n[2], len(cells)))
+    openness = np.concatenate([np.ones((n[0], len(cells))), found.openness, nothing])
+    activity = np.concatenate([np.zeros((n[0], len(cells))), found.activity, nothing])
 
-    table["acetylated"] = table["kind"].isin(["decoy_open", "decoy_poised"]) & (rng.random(len(table)) < 0.5)
-    activity = table[[f"activity_{c}" for c in cells]].to_numpy()
+    acetylated = np.isin(kinds, ("decoy_open", "decoy_poised")) & (rng.random(len(kinds)) < 0.5)
     mark = activity.copy()
-    enhancer = (table["kind"] == "enhancer").to_numpy()
-    for i in np.flatnonzero(table["acetylated"]):
-        same = np.flatnonzero(enhancer & (table["factor"] == table["factor"][i]).to_numpy())
-        models = same if len(same) else np.flatnonzero(enhancer)
-        if len(models):
-            mark[i] = activity[rng.choice(models)]
-    table[[f"mark_{c}" for c in cells]] = mark
+    for i in np.flatnonzero(acetylated):
+        enhancers = np.flatnonzero(kinds == "enhancer")
+        same = enhancers[factors[enhancers] == factors[i]]
+        if len(enhancers):
+            mark[i] = activity[rng.choice(same if len(same) else enhancers)]
 
-    half = np.where(table["kind"] == "promoter", oracle.promoter_half, oracle.reach)
-    table["start"], table["end"] = table["center"] - half, table["center"] + half
-    order = {chrom: i for i, chrom in enumerate(chroms)}
-    table = table.sort_values(["chrom", "start"], key=lambda s: s.map(order) if s.name == "chrom" else s,
-                              kind="stable", ignore_index=True)
+    half = np.where(kinds == "promoter", oracle.promoter_half, oracle.reach)
+    columns = {"chrom": chrom, "start": center - half, "end": center + half, "name": "", "kind": kinds,
+               "factor": factors, "acetylated": acetylated}
+    for title, values in (("openness", openness), ("activity", activity), ("mark", mark)):
+        columns |= {f"{title}_{cell}": values[:, i] for i, cell in enumerate(cells)}
+    order = np.lexsort((center - half, pd.Index(chroms).get_indexer(pd.Index(chrom))))
+    table = pd.DataFrame(columns).iloc[order].reset_index(drop=True)
     table["name"] = [f"{kind}_{i + 1:05d}" for i, kind in enumerate(table["kind"])]
-    first = ["chrom", "start", "end", "name", "kind", "factor", "acetylated"]
-    return table[[*first, *(c for c in table if c.startswith(("openness_", "activity_", "mark_")))]]
+    return table
 
 
 def _without(sites: pd.DataFrame, lo: ndarray, hi: ndarray, start: ndarray, end: ndarray) -> pd.DataFrame:
-    """Copies of rows ``lo[i]..hi[i]`` of the sites as window i, without those that touch ``start[i]..end[i]``."""
+    """Copy rows ``lo[i]..hi[i]`` of the sites as window i, without those that touch ``start[i]..end[i]``."""
     window, row = ranges(lo, hi)
     copies = sites.iloc[row].assign(window=window)
-    return copies[(copies["start"].to_numpy() >= end[window]) | (copies["end"].to_numpy() <= start[window])]
+    return copies.loc[(copies["start"].to_numpy() >= end[window]) | (copies["end"].to_numpy() <= start[window])]
 
 
-def _site_ranges(oracle: WorldOracle, sites: pd.DataFrame, chrom_index: ndarray, tss: ndarray) -> tuple[ndarray, ndarray]:
+def _site_ranges(oracle: WorldOracle, sites: pd.DataFrame, chrom_index: ndarray, tss: ndarray
+                 ) -> tuple[ndarray, ndarray]:
     """First and last + 1 row of the sites that can matter to each TSS."""
     span = int(sites["end"].max() + tss.max()) + 2 * oracle.half_window
     key = sites["window"].to_numpy() * span + sites["start"].to_numpy()
@@ -493,85 +319,90 @@ def _site_ranges(oracle: WorldOracle, sites: pd.DataFrame, chrom_index: ndarray,
 
 
 def _links(oracle: WorldOracle, sites: pd.DataFrame, elements: pd.DataFrame, genes: pd.DataFrame,
-           chrom_index: ndarray, clean: ndarray) -> pd.DataFrame:
-    """True deletion effect of every element on every gene within reach, long over cells."""
-    center = (elements["start"] + elements["end"]).to_numpy() / 2
-    at = elements["chrom"].map(dict(zip(genes["chrom"], chrom_index, strict=True))).to_numpy()
-    # A promoter's interval has its TSS in the middle; the half base that centers of sites have does not matter here.
-    pseudo = Elements(at, center, at, np.empty(0), np.empty(0))
-    gene, element = oracle.in_range(pseudo, chrom_index, genes["tss"].to_numpy())
-    tss = genes["tss"].to_numpy()[gene]
+           chroms: list[str], clean: ndarray) -> pd.DataFrame:
+    """Delete every element for every gene within reach, and tabulate the true effects."""
+    start, end = elements["start"].to_numpy(), elements["end"].to_numpy()
+    center = (start + end) // 2
+    chrom_index, all_tss = index_of(genes["chrom"], chroms), genes["tss"].to_numpy()
+    gene, element = within(index_of(elements["chrom"], chroms), center, chrom_index, all_tss, oracle.max_distance)
+    tss = all_tss[gene]
     lo, hi = _site_ranges(oracle, sites, chrom_index[gene], tss)
-    left = _without(sites, lo, hi, elements["start"].to_numpy()[element], elements["end"].to_numpy()[element])
+    left = _without(sites, lo, hi, start[element], end[element])
     effect = clean[gene] - oracle.respond(left, np.arange(len(gene)), tss)
-    effect[np.abs(effect) < 1e-9] = 0.0  # sums in another order
-    pairs = elements.iloc[element][["chrom", "start", "end", "name", "kind"]].reset_index(drop=True)
-    pairs.insert(3, "gene_id", genes["gene_id"].to_numpy()[gene])
-    pairs["distance"] = np.abs(center[element] - tss).astype(int)
-    per_cell = [pairs.assign(cell=cell, score=effect[:, c], effect=effect[:, c], label=effect[:, c] > TRUE_EFFECT)
-                for c, cell in enumerate(oracle.cells)]
-    table = pd.concat(per_cell, ignore_index=True)
-    return table[["chrom", "start", "end", "gene_id", "cell", "distance", "score", "label", "effect", "name", "kind"]]
+    effect[np.abs(effect) < 1e-9] = 0.0  # the same sum in another order
+    pair = {name: np.tile(elements[name].to_numpy()[element], len(oracle.cells))
+            for name in ("chrom", "start", "end", "name", "kind")}
+    flat = effect.T.ravel()
+    return pd.DataFrame({
+        "chrom": pair["chrom"], "start": pair["start"], "end": pair["end"],
+        "gene_id": np.tile(genes["gene_id"].to_numpy()[gene], len(oracle.cells)),
+        "cell": np.repeat(oracle.cells, len(gene)),
+        "distance": np.tile(np.abs(center[element] - tss), len(oracle.cells)),
+        "score": flat, "label": flat > TRUE_EFFECT, "effect": flat, "name": pair["name"], "kind": pair["kind"]})
 
 
-def _variants(oracle: WorldOracle, sites: pd.DataFrame, elements: pd.DataFrame, links: pd.DataFrame,
-              genes: pd.DataFrame, genome: dict[str, ndarray], clean: ndarray, rng: np.random.Generator) -> pd.DataFrame:
-    """One breaking and one neutral variant for a true link of every gene, with exact effects."""
-    true = links[links["label"]].drop_duplicates(["gene_id", "name"]).sample(frac=1.0, random_state=rng)
-    true = true.drop_duplicates("gene_id").sort_values("gene_id")
-    number = {chrom: i for i, chrom in enumerate(genome)}
+def _variants(oracle: WorldOracle, sites: pd.DataFrame, links: pd.DataFrame, genes: pd.DataFrame,
+              genome: dict[str, ndarray], clean: ndarray, rng: np.random.Generator) -> pd.DataFrame:
+    """Change one base of a working site and one beside the sites, in one true link of every gene."""
     works = {"enhancer": ("pioneer", "activator", "repressor"), "promoter": ("core", "activator")}
     role = np.array([f.role for f in oracle.factors])[sites["factor"]]
-    starts, ends = sites["start"].to_numpy(), sites["end"].to_numpy()
+    starts, ends, which = (sites[name].to_numpy() for name in ("start", "end", "factor"))
     rows = []
-    for link in true.itertuples():
-        lo, hi = np.searchsorted(sites["window"], (number[link.chrom], number[link.chrom] + 1))
-        inside = lo + np.flatnonzero((starts[lo:hi] >= link.start) & (ends[lo:hi] <= link.end))
-        codes = genome[link.chrom]
-        working = inside[np.isin(role[inside], works.get(link.kind, ()))]
+    true = links.query("label").sample(frac=1.0, random_state=rng)
+    true = true.loc[~true["gene_id"].duplicated().to_numpy()].sort_values(by="gene_id")
+    number = index_of(true["chrom"], list(genome))
+    for link, i_chrom in zip(true.to_dict("records"), number, strict=True):
+        start, end, codes = link["start"], link["end"], genome[link["chrom"]]
+        lo, hi = np.searchsorted(sites["window"], (i_chrom, i_chrom + 1))
+        inside = lo + np.flatnonzero((ends[lo:hi] > start) & (starts[lo:hi] < end))
+        working = inside[np.isin(role[inside], works.get(link["kind"], ()))]
+        outside = np.ones(end - start, bool)
+        for i in inside:
+            outside[max(starts[i] - start, 0) : ends[i] - start] = False
         if len(working):
             i = rng.choice(working)
-            site = oracle.factors[sites["factor"].iat[i]]
-            here = codes[starts[i] : ends[i]]
-            if site.pwm[here, np.arange(site.width)].sum() < site.threshold:  # it matches on the other strand
-                j = int(site.pwm[3 - here[::-1], np.arange(site.width)].argmax())
-                pos, alt = int(ends[i]) - 1 - j, 3 - int(site.pwm[:, j].argmin())
-            else:
-                j = int(site.pwm[here, np.arange(site.width)].argmax())
-                pos, alt = int(starts[i]) + j, int(site.pwm[:, j].argmin())
-            rows.append((link.chrom, pos, alt, "breaking", link.gene_id, link.name))
-        outside = np.ones(link.end - link.start, bool)
-        for i in inside:
-            outside[starts[i] - link.start : ends[i] - link.start] = False
+            rows.append((*_worst_change(codes, int(starts[i]), oracle.factors[which[i]]), "breaking", link))
         if outside.any():
-            pos = link.start + int(rng.choice(np.flatnonzero(outside)))
-            rows.append((link.chrom, pos, int(codes[pos] + rng.integers(1, 4)) % 4, "neutral", link.gene_id, link.name))
-    table = pd.DataFrame(rows, columns=["chrom", "pos", "code", "kind", "gene_id", "element"])
-    table = table.drop_duplicates(["chrom", "pos"], ignore_index=True)
+            pos = start + int(rng.choice(np.flatnonzero(outside)))
+            rows.append((pos, int(codes[pos] + rng.integers(1, 4)) % 4, "neutral", link))
+    letters = np.array(list(BASES))
+    pos = np.array([row[0] for row in rows], dtype=np.int64)
+    alt = np.array([row[1] for row in rows], dtype=np.uint8)
+    table = pd.DataFrame({"chrom": [row[3]["chrom"] for row in rows], "pos": pos, "ref": "", "alt": letters[alt],
+                          "name": [f"variant{i + 1:04d}" for i in range(len(rows))],
+                          "kind": [row[2] for row in rows], "gene_id": [row[3]["gene_id"] for row in rows],
+                          "element": [row[3]["name"] for row in rows]})
 
-    # Only sites that touch the changed base can change: scan that neighbourhood again, keep the rest.
-    chrom_index = table["chrom"].map(number).to_numpy()
-    gene = genes.reset_index().set_index("gene_id").loc[table["gene_id"]]
-    pos, tss = table["pos"].to_numpy(), gene["tss"].to_numpy()
+    # Only sites that touch the changed base can change: scan its neighbourhood again, keep all others.
+    gene = pd.Index(genes["gene_id"]).get_indexer(pd.Index(table["gene_id"]))
+    tss = genes["tss"].to_numpy()[gene]
     half = max(f.width for f in oracle.factors)
-    edited = _windows(genome, table["chrom"], table["pos"], half)
-    ref = edited[:, half].copy()
-    edited[:, half] = table["code"]
+    edited = _windows(genome, table["chrom"].tolist(), pos.tolist(), half)
+    table["ref"] = letters[edited[:, half]]
+    edited[:, half] = alt
     new = oracle.sites(edited)
-    new = new[(new["start"] <= half) & (new["end"] > half)]
+    new = new.loc[((new["start"] <= half) & (new["end"] > half)).to_numpy()]
     shift = pos[new["window"]] - half
     new = new.assign(start=new["start"] + shift, end=new["end"] + shift)
-    lo, hi = _site_ranges(oracle, sites, chrom_index, tss)
+    lo, hi = _site_ranges(oracle, sites, index_of(table["chrom"], list(genome)), tss)
     kept = _without(sites, lo, hi, pos, pos + 1)
-    effect = clean[gene["index"]] - oracle.respond(pd.concat([kept, new]), np.arange(len(table)), tss)
+    effect = clean[gene] - oracle.respond(pd.concat([kept, new]), np.arange(len(table)), tss)
     effect[np.abs(effect) < 1e-9] = 0.0
-    letters = np.array(list(BASES))
-    out = pd.DataFrame({"chrom": table["chrom"], "pos": pos, "ref": letters[ref], "alt": letters[table["code"]],
-                        "name": [f"variant{i + 1:04d}" for i in range(len(table))]})
-    out[["kind", "gene_id", "element"]] = table[["kind", "gene_id", "element"]]
-    out[[f"effect_{cell}" for cell in oracle.cells]] = effect
-    made = (table["kind"] == "neutral") & (effect != 0).any(axis=1)  # by chance a new site: not neutral after all
-    return out[~made].reset_index(drop=True)
+    for i, cell in enumerate(oracle.cells):
+        table[f"effect_{cell}"] = effect[:, i]
+    made = (table["kind"] == "neutral").to_numpy() & (effect != 0).any(axis=1)  # made a site by chance: not neutral
+    return table.loc[~made & ~table.duplicated(["chrom", "pos"]).to_numpy()].reset_index(drop=True)
+
+
+def _worst_change(codes: ndarray, start: int, factor: Factor) -> tuple[int, int]:
+    """Position and new base that harm a site most: a best base of the motif becomes its rarest."""
+    here = codes[start : start + factor.width]
+    columns = np.arange(factor.width)
+    if factor.pwm[here, columns].sum() >= factor.threshold:
+        j = int(factor.pwm[here, columns].argmax())
+        return start + j, int(factor.pwm[:, j].argmin())
+    j = int(factor.pwm[3 - here[::-1], columns].argmax())  # the site is on the other strand
+    return start + factor.width - 1 - j, 3 - int(factor.pwm[:, j].argmin())
 
 
 # ---- what is measured ----

@@ -44,7 +44,7 @@ class MaskedOracle(Protocol):
     """What an analysis of elements needs of a model: predictions with chosen bins erased from the mask."""
 
     def predict(self, X: Tensor, S: Tensor | None = None, covariates: Tensor | None = None,
-                keep: Tensor | None = None, batch_size: int = 64, progress: bool = False) -> Tensor:
+                keep: Tensor | None = None, *, batch_size: int = 64, progress: bool = False) -> Tensor:
         """Predict ``(B, T)``; `keep` ``(B, n_bins)`` multiplies the mask (1 keeps a bin, 0 erases it)."""
         ...
 

@@ -63,14 +63,9 @@ def read_bed(path: PathLike) -> pd.DataFrame:
     n = table.shape[1]
     if n < 3:
         raise InputError(
-            f"BED {path} must have at least 3 columns (chrom start end); got {n}; "
-            f"first row: {rows[0][:120]!r}"
+            f"BED {path} must have at least 3 columns (chrom start end); got {n}; first row: {rows[0][:120]!r}"
         )
-    titles = [
-        line[1:].split("\t")
-        for line in lines
-        if line.startswith(("#chrom\tstart\tend", "#chrom\tchromStart"))
-    ]
+    titles = [line[1:].split("\t") for line in lines if line.startswith(("#chrom\tstart\tend", "#chrom\tchromStart"))]
     names = [*BED_COLUMNS[:n], *(f"column_{i}" for i in range(len(BED_COLUMNS) + 1, n + 1))]
     if titles and len(titles[-1]) == n:
         names = ["chrom", "start", "end", *(title.strip() for title in titles[-1][3:])]
@@ -148,9 +143,7 @@ def write_narrowpeak(path: PathLike, table: pd.DataFrame) -> None:
     """
     check_intervals(table)
     table = _with_defaults(table)
-    table = pd.DataFrame(
-        {"signal": table["score"], "p_value": -1, "q_value": -1, "summit": -1} | dict(table.items())
-    )
+    table = pd.DataFrame({"signal": table["score"], "p_value": -1, "q_value": -1, "summit": -1} | dict(table.items()))
     table["score"] = np.clip(np.rint(table["score"].to_numpy(float)), 0, 1000).astype(int)
     _write(path, table, list(NARROWPEAK_COLUMNS), None)
 

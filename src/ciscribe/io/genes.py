@@ -123,9 +123,7 @@ def _read_annotation(path: PathLike) -> pd.DataFrame:
         elif fields[2] in _TRANSCRIPTS and not genes:
             transcripts.append(_feature(fields))
     if not genes and not transcripts:
-        raise InputError(
-            f"annotation {path} holds no gene, transcript or mRNA feature; expected a gene annotation"
-        )
+        raise InputError(f"annotation {path} holds no gene, transcript or mRNA feature; expected a gene annotation")
     table = pd.DataFrame(genes or transcripts)
     for column in ("start", "end"):
         table[column] = whole_numbers(table, column, path, "annotation")

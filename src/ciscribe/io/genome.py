@@ -248,8 +248,7 @@ def _open_indexed(path: Path, index: Path | None) -> pysam.FastaFile:
         return pysam.FastaFile(str(path), filepath_index=str(index))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"FASTA {path} cannot be opened with its index {index} ({error}); delete the index, "
-            "it will be made again"
+            f"FASTA {path} cannot be opened with its index {index} ({error}); delete the index, it will be made again"
         ) from error
     finally:
         pysam.set_verbosity(verbosity)

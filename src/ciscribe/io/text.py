@@ -103,9 +103,7 @@ def is_remark(line: str) -> bool:
     return line.startswith("#") or line.split(maxsplit=1)[0] in ("track", "browser")
 
 
-def parse_rows(
-    lines: list[str], path: PathLike, what: str, *, header: bool, sep: str | None = None
-) -> pd.DataFrame:
+def parse_rows(lines: list[str], path: PathLike, what: str, *, header: bool, sep: str | None = None) -> pd.DataFrame:
     r"""Split lines into a table of strings; no word is read as missing, so a gene may be called ``NA``.
 
     Parameters
@@ -178,9 +176,7 @@ def need_columns(table: pd.DataFrame, columns: list[str], path: PathLike, what: 
         )
 
 
-def reject_rows(
-    bad: ArrayLike, fault: str, first: Callable[[int], object], path: PathLike, what: str
-) -> None:
+def reject_rows(bad: ArrayLike, fault: str, first: Callable[[int], object], path: PathLike, what: str) -> None:
     """Raise InputError when any row is bad, quoting the count and what `first` says of the first one."""
     bad = np.asarray(bad, dtype=bool)
     if bad.any():

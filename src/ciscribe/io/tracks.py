@@ -158,11 +158,11 @@ def read_bigwig(path: PathLike, name: str | None = None) -> Track:
     try:
         file = pybigtools.open(str(path))
         if not file.is_bigwig:
-            raise InputError(
-                f"{path} is a bigBed, expected a bigWig; read its intervals as BED (bigBedToBed)"
-            )
+            raise InputError(f"{path} is a bigBed, expected a bigWig; read its intervals as BED (bigBedToBed)")
         sizes = {str(c): int(n) for c, n in file.chroms().items()}
-        records = {c: np.fromiter(file.records(c), dtype=_RECORD) for c in sizes}
+        with open(path, "rb") as raw:
+            has_index = raw.read(32)[24:] != bytes(8)  # a bigWig without any value has none, and cannot be asked
+        records = {c: np.fromiter(file.records(c), dtype=_RECORD) for c in sizes if has_index}
         file.close()
     except (_BBIReadError, OSError, ValueError, KeyError, OverflowError) as error:
         if isinstance(error, InputError):
@@ -206,9 +206,7 @@ def read_bedgraph(path: PathLike, name: str | None = None) -> Track:
         return Track(name or _stem(Path(path)), _runs_of(table.dropna(subset="value"), "value"))
 
 
-def read_sites(
-    path: PathLike, chrom: str, start: str, end: str, values: list[str] | dict[str, str]
-) -> list[Track]:
+def read_sites(path: PathLike, chrom: str, start: str, end: str, values: list[str] | dict[str, str]) -> list[Track]:
     """Read a table of sites with one column of heights per condition as one track each.
 
     Parameters
@@ -325,9 +323,7 @@ def write_bigwig(path: PathLike, track: Track, chrom_sizes: dict[str, int]) -> N
         with pyBigWig.open(str(temporary)) as file:
             found = file.header()["nBasesCovered"]
         if found != written:
-            raise OSError(
-                f"bigWig {path} could not be written: {found:,} of {written:,} bp arrived; is the disk full?"
-            )
+            raise OSError(f"bigWig {path} could not be written: {found:,} of {written:,} bp arrived; is the disk full?")
 
 
 def write_bedgraph(path: PathLike, track: Track) -> None:
@@ -343,9 +339,7 @@ def write_bedgraph(path: PathLike, track: Track) -> None:
 _NO_RUNS = Runs(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32))
 
 
-def bin_means(
-    runs: Runs, starts: Int[ndarray, " B"], n_bins: int, resolution: int
-) -> Float32[ndarray, "B n_bins"]:
+def bin_means(runs: Runs, starts: Int[ndarray, " B"], n_bins: int, resolution: int) -> Float32[ndarray, "B n_bins"]:
     """Exact mean signal in ``n_bins`` neighbouring bins of each window.
 
     Bin ``i`` of window ``b`` covers ``[starts[b] + i * resolution, + resolution)``. Bases without a run,

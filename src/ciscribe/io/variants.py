@@ -50,9 +50,7 @@ def read_vcf(path: PathLike) -> pd.DataFrame:
         return pd.DataFrame(columns=pd.Index(_OURS)).astype({"pos": "int64"})
     table = parse_rows(rows, path, what, header=False, sep="\t")
     if table.shape[1] != 5:
-        raise InputError(
-            f"VCF {path} must have at least 5 tab-separated columns; first row: {rows[0][:120]!r}"
-        )
+        raise InputError(f"VCF {path} must have at least 5 tab-separated columns; first row: {rows[0][:120]!r}")
     table.columns = pd.Index(["chrom", "pos", "name", "ref", "alt"])
     pos = whole_numbers(table, "pos", path, what) - 1
     split = [alt.upper().split(",") for alt in table["alt"]]
@@ -94,9 +92,7 @@ def write_vcf(path: PathLike, variants: pd.DataFrame, chrom_sizes: dict[str, int
     chrom, pos, ref = (variants[column].to_numpy() for column in ("chrom", "pos", "ref"))
     size = np.array([chrom_sizes.get(c, -1) for c in chrom])
     last = pos + np.array([len(r) for r in ref], dtype=np.int64)
-    reject_rows(
-        last > size, "lie off the genome's chromosomes", lambda i: f"{chrom[i]}:{pos[i] + 1}", path, "VCF"
-    )
+    reject_rows(last > size, "lie off the genome's chromosomes", lambda i: f"{chrom[i]}:{pos[i] + 1}", path, "VCF")
     order = {name: i for i, name in enumerate(chrom_sizes)}
     table = pd.DataFrame(
         {

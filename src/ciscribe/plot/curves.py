@@ -46,9 +46,7 @@ def plot_training(log: pd.DataFrame) -> Figure:
         Columns ``epoch`` and any of ``train_loss, valid_loss, valid_pearson``; missing values are skipped.
     """
     check_columns(log, ("epoch",), "a training log")
-    losses = [
-        c for c in ("train_loss", "valid_loss") if c in log.columns and bool(log[c].notna().to_numpy().any())
-    ]
+    losses = [c for c in ("train_loss", "valid_loss") if c in log.columns and bool(log[c].notna().to_numpy().any())]
     scores = [c for c in ("valid_pearson",) if c in log.columns and bool(log[c].notna().to_numpy().any())]
     panels = [p for p in (losses, scores) if p]
     if not panels:
@@ -56,9 +54,7 @@ def plot_training(log: pd.DataFrame) -> Figure:
             "a training log needs a value in train_loss, valid_loss or valid_pearson; "
             f"got the columns {', '.join(map(str, log.columns))} without any"
         )
-    figure, axes = axes_grid(
-        len(panels), len(panels), width=WIDTH if len(panels) > 1 else 6, panel_height=2.5, gap=0.8
-    )
+    figure, axes = axes_grid(len(panels), len(panels), width=WIDTH if len(panels) > 1 else 6, panel_height=2.5, gap=0.8)
     for ax, columns in zip(axes, panels, strict=True):
         for column in columns:
             rows = log[["epoch", column]].dropna()
@@ -200,8 +196,7 @@ def plot_budget_curves(suff_nec: pd.DataFrame) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes[0].set_ylabel("Pearson r")
     handles = [
-        Line2D([], [], color=colors[o], ls=dashes[o], lw=2, marker="o", ms=3.5, label=display_name(o))
-        for o in orders
+        Line2D([], [], color=colors[o], ls=dashes[o], lw=2, marker="o", ms=3.5, label=display_name(o)) for o in orders
     ]
     figure.legend(
         handles=handles,
@@ -215,7 +210,7 @@ def plot_budget_curves(suff_nec: pd.DataFrame) -> Figure:
 
 
 @style()
-def plot_truncation(truncation: Sequence[Mapping[str, float]]) -> Axes:
+def plot_truncation(truncation: Sequence[Mapping[str, int | float]]) -> Axes:
     """Correlation when the model sees only the middle of its window: how far the useful context reaches.
 
     Parameters

@@ -7,7 +7,7 @@ too crowded, the box stays and its label is dropped.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,7 @@ class View:
         return (self.end - self.start) / _POINTS_WIDE
 
 
+@runtime_checkable
 class Panel(Protocol):
     """What `plot_region` asks of a panel; anything with these can be stacked."""
 
@@ -248,9 +249,7 @@ class GenePanel:
             tss = gene.get("tss", gene["start"] if gene["strand"] != "-" else gene["end"] - 1)
             if gene["strand"] in ("+", "-") and view.start <= tss < view.end:
                 _tss_arrow(ax, tss, y, 1 if gene["strand"] == "+" else -1, color, view)
-            _row_text(
-                ax, rows, i, texts[i], 0.42, bold=bool(gene["main"]), color=color if gene["main"] else MUTED
-            )
+            _row_text(ax, rows, i, texts[i], 0.42, bold=bool(gene["main"]), color=color if gene["main"] else MUTED)
         _notes(ax, rows)
 
 
@@ -308,11 +307,11 @@ def stack_rows(
         return -1
 
     for i, (start, end, text) in enumerate(zip(starts, ends, texts, strict=True)):
-        low, high = max(float(start), view.start), min(float(end), view.end)
+        low, high = float(max(start, view.start)), float(min(end, view.end))
         high = max(high, low + 1.5 * view.bp_per_point)
         if text:
             width = text_width(text, bold=True) * view.bp_per_point
-            x = max(view.start, min(low, view.end - width))
+            x = max(float(view.start), min(low, view.end - width))
             row[i] = place(min(low, x), max(high, x + width))
             if row[i] >= 0:
                 text_x[i] = x
@@ -372,9 +371,7 @@ def _rows_axis(ax: Axes, n_rows: int) -> None:
     ax.set_ylim(-max(1, n_rows), 0.02)
 
 
-def _row_text(
-    ax: Axes, rows: Rows, i: int, text: str, box: float, *, bold: bool = False, color: str = INK
-) -> None:
+def _row_text(ax: Axes, rows: Rows, i: int, text: str, box: float, *, bold: bool = False, color: str = INK) -> None:
     if text and np.isfinite(rows.text_x[i]):
         ax.text(
             rows.text_x[i],
@@ -389,9 +386,7 @@ def _row_text(
 
 def _notes(ax: Axes, rows: Rows) -> None:
     if not len(rows.row):
-        ax.text(
-            0.0, 0.5, "none in this region", transform=ax.transAxes, va="center", fontsize=SMALL, color=MUTED
-        )
+        ax.text(0.0, 0.5, "none in this region", transform=ax.transAxes, va="center", fontsize=SMALL, color=MUTED)
     if hidden := int((rows.row < 0).sum()):
         ax.text(1.008, 0.0, f"+{hidden}", transform=ax.transAxes, va="bottom", fontsize=SMALL, color=MUTED)
 

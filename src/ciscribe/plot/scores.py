@@ -70,9 +70,7 @@ def plot_scatter(
     """
     x, y = np.asarray(observed, dtype=float), np.asarray(predicted, dtype=float)
     if x.shape != y.shape or x.ndim != 1:
-        raise SchemaError(
-            f"observed and predicted must be vectors of one length; got shapes {x.shape} and {y.shape}"
-        )
+        raise SchemaError(f"observed and predicted must be vectors of one length; got shapes {x.shape} and {y.shape}")
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
     if ax is None:
@@ -190,26 +188,18 @@ def plot_metric_bars(metrics: Mapping[str, Any], metric: str = "pearson") -> Fig
     group_height = bar * len(names) + pad
     height = top + bottom + group_height * len(groups)
     figure = Figure(figsize=(WIDTH, height))
-    ax = figure.add_axes(
-        (left / WIDTH, bottom / height, (WIDTH - left - right) / WIDTH, 1 - (top + bottom) / height)
-    )
+    ax = figure.add_axes((left / WIDTH, bottom / height, (WIDTH - left - right) / WIDTH, 1 - (top + bottom) / height))
     centers = -np.arange(len(groups)) * group_height
     for i, name in enumerate(names):
         result = models[name]
         scores = [
-            (result["mean"] if group == "mean of targets" else result["per_target"].get(group, {})).get(
-                metric
-            )
+            (result["mean"] if group == "mean of targets" else result["per_target"].get(group, {})).get(metric)
             for group in groups
         ]
         value = np.array([_get(s, "value") for s in scores])
         y = centers + ((len(names) - 1) / 2 - i) * bar
-        ax.barh(
-            y, np.nan_to_num(value), height=bar * 0.8, color=colors[name], alpha=1.0 if name == main else 0.85
-        )
-        span = np.array(
-            [[v - _get(s, "low"), _get(s, "high") - v] for s, v in zip(scores, value, strict=True)]
-        ).T
+        ax.barh(y, np.nan_to_num(value), height=bar * 0.8, color=colors[name], alpha=1.0 if name == main else 0.85)
+        span = np.array([[v - _get(s, "low"), _get(s, "high") - v] for s, v in zip(scores, value, strict=True)]).T
         known = np.isfinite(span).all(axis=0)
         for color, lw in ((SURFACE, 3.0), (INK, 1.2)):  # a light casing keeps the line visible on a dark bar
             ax.errorbar(
@@ -220,9 +210,7 @@ def plot_metric_bars(metrics: Mapping[str, Any], metric: str = "pearson") -> Fig
                 ecolor=color,
                 elinewidth=lw,
             )
-    handles = [
-        Line2D([], [], color=colors[n], lw=6, solid_capstyle="butt", label=display_name(n)) for n in names
-    ]
+    handles = [Line2D([], [], color=colors[n], lw=6, solid_capstyle="butt", label=display_name(n)) for n in names]
     drawn = False
     for group, center in zip(groups, centers, strict=True):
         value = ceiling.get(group)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from html import escape
 from io import StringIO
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsFloat
 
 import matplotlib
 import numpy as np
@@ -133,7 +133,7 @@ def display_name(name: str) -> str:
     return name.replace("_", " ")
 
 
-def text_width(text: str, size: float = SMALL, *, bold: bool = False) -> float:
+def text_width(text: str, size: int | float = SMALL, *, bold: bool = False) -> float:
     """Width of one line of text in points, in the metrics of DejaVu Sans."""
     font = FontProperties(family="DejaVu Sans", size=size, weight="bold" if bold else "normal")
     with warnings.catch_warnings():
@@ -141,7 +141,7 @@ def text_width(text: str, size: float = SMALL, *, bold: bool = False) -> float:
         return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
 
 
-def fit_text(text: str, width: float, size: float = SMALL, *, bold: bool = False) -> str:
+def fit_text(text: str, width: int | float, size: int | float = SMALL, *, bold: bool = False) -> str:
     """Shorten `text` with an ellipsis until it is at most `width` points wide."""
     if text_width(text, size, bold=bold) <= width:
         return text
@@ -150,7 +150,7 @@ def fit_text(text: str, width: float, size: float = SMALL, *, bold: bool = False
     return text.rstrip() + "…"
 
 
-def wrap_text(text: str, width: float, n_lines: int, size: float = SMALL) -> list[str]:
+def wrap_text(text: str, width: int | float, n_lines: int, size: int | float = SMALL) -> list[str]:
     """Break `text` at spaces into at most `n_lines` lines of `width` points; the last may be shortened."""
     lines: list[str] = []
     rest = text.split(" ")
@@ -167,7 +167,7 @@ def wrap_text(text: str, width: float, n_lines: int, size: float = SMALL) -> lis
 
 
 def side_label(
-    ax: Axes, y: float, text: str, width: float, n_lines: int, *, gap: float = 8, bold: bool = False
+    ax: Axes, y: int | float, text: str, width: int | float, n_lines: int, *, gap: int | float = 8, bold: bool = False
 ) -> None:
     """Write a name left of axes, right-aligned, `gap` points away, centred on `y` (axes fraction)."""
     lines = wrap_text(text, width, n_lines)
@@ -186,7 +186,7 @@ def side_label(
         )
 
 
-def number(value: float | None) -> str:
+def number(value: SupportsFloat | None) -> str:
     """Three decimals, or ``n/a`` where there is no number."""
     return "n/a" if value is None or not np.isfinite(value) else f"{value:.3f}"
 
@@ -212,14 +212,14 @@ def axes_grid(
     n: int,
     n_columns: int,
     *,
-    width: float = WIDTH,
-    panel_height: float = 2.6,
-    left: float = 0.62,
-    right: float = 0.12,
-    top: float = 0.32,
-    bottom: float = 0.5,
-    gap: float = 0.55,
-    row_gap: float = 0.62,
+    width: int | float = WIDTH,
+    panel_height: int | float = 2.6,
+    left: int | float = 0.62,
+    right: int | float = 0.12,
+    top: int | float = 0.32,
+    bottom: int | float = 0.5,
+    gap: int | float = 0.55,
+    row_gap: int | float = 0.62,
 ) -> tuple[Figure, list[Axes]]:
     """Make a figure with `n` equal panels in rows of `n_columns`; all lengths in inches.
 

@@ -72,8 +72,7 @@ def plot_region(
     """
     if end <= start or not panels:
         raise ValueError(
-            f"a region needs start < end and at least one panel; got {chrom}:{start}-{end} "
-            f"with {len(panels)} panels"
+            f"a region needs start < end and at least one panel; got {chrom}:{start}-{end} with {len(panels)} panels"
         )
     view = View(chrom, start, end)
     heights = [panel.height(view) for panel in panels]
@@ -169,12 +168,8 @@ def locus_panels(locus: Locus) -> list[Panel]:
     column = "effect" if "effect" in locus.elements.columns else "score"
     check_columns(locus.elements, ("start", "end", column), f"elements of {locus.gene_id}")
     pattern = "{:+.2f}" if column == "effect" else "{:.2f}"
-    texts = [
-        "" if pd.isna(value) else pattern.format(value).replace("-", "−") for value in locus.elements[column]
-    ]
-    panels.append(
-        IntervalPanel(f"called elements ({column})", locus.elements.assign(text=texts), "text", BLUE)
-    )
+    texts = ["" if pd.isna(value) else pattern.format(value).replace("-", "−") for value in locus.elements[column]]
+    panels.append(IntervalPanel(f"called elements ({column})", locus.elements.assign(text=texts), "text", BLUE))
     if locus.truth is not None:
         named = next((c for c in ("name", "kind") if c in locus.truth.columns), None)
         panels.append(IntervalPanel(locus.truth_label, locus.truth, named, ORANGE))

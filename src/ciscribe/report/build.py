@@ -61,9 +61,7 @@ def build_report(
     """
     present = [section for section in sections if section is not None]
     anchors = [section.anchor for section in present]
-    if twice := sorted(
-        {a for a in anchors if anchors.count(a) > 1} | ({"cards", "provenance"} & set(anchors))
-    ):
+    if twice := sorted({a for a in anchors if anchors.count(a) > 1} | ({"cards", "provenance"} & set(anchors))):
         raise SchemaError(
             f"every section needs an anchor of its own ('cards' and 'provenance' are taken); "
             f"used twice: {', '.join(twice)}"
@@ -76,9 +74,7 @@ def build_report(
         keep_trailing_newline=True,
     )
     environment.filters["citation"] = _citation
-    template = environment.from_string(
-        files("ciscribe.report").joinpath("template.html.j2").read_text("utf-8")
-    )
+    template = environment.from_string(files("ciscribe.report").joinpath("template.html.j2").read_text("utf-8"))
     write_text(
         path,
         template.render(
@@ -120,9 +116,7 @@ def _citation(text: str) -> Markup:
             shown = found.group().rstrip(".)")
             target = found.group(group).rstrip(".)")
             before, after = text[: found.start()], text[found.start() + len(shown) :]
-            return Markup('{}<a href="{}{}" rel="noreferrer">{}</a>{}').format(
-                before, site, target, shown, after
-            )
+            return Markup('{}<a href="{}{}" rel="noreferrer">{}</a>{}').format(before, site, target, shown, after)
     return escape(text)
 
 

@@ -4,7 +4,7 @@ Numbers use true minus signs and an en dash for what is not known; tables align 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsFloat, TypeGuard
 
 import numpy as np
 from markupsafe import Markup
@@ -42,30 +42,24 @@ def table_html(
         Markup("<tr{}>{}</tr>").format(Markup(' class="strong"' if i == which else ""), line("td", row))
         for i, row in enumerate(rows)
     )
-    return Markup(
-        '<div class="scroll"><table><thead><tr>{}</tr></thead><tbody>\n{}\n</tbody></table></div>\n'
-    ).format(line("th", header), body)
-
-
-def _known(value: Any) -> bool:
-    return value is not None and bool(np.isfinite(value))
-
-
-def number_text(value: float | None, decimals: int = 3, *, sign: bool = False) -> str:
-    """Decimal number with a true minus sign; an en dash where there is none."""
-    return (
-        f"{value:{'+' if sign else ''}.{decimals}f}".replace("-", "−")
-        if _known(value) and value is not None
-        else "–"
+    return Markup('<div class="scroll"><table><thead><tr>{}</tr></thead><tbody>\n{}\n</tbody></table></div>\n').format(
+        line("th", header), body
     )
 
 
-def count_text(value: float | None) -> str:
+def number_text(value: SupportsFloat | None, decimals: int = 3, *, sign: bool = False) -> str:
+    """Decimal number with a true minus sign; an en dash where there is none."""
+    if not _known(value):
+        return "–"
+    return f"{float(value):{'+' if sign else ''}.{decimals}f}".replace("-", "−")
+
+
+def count_text(value: SupportsFloat | None) -> str:
     """Whole number with thousands separators; an en dash where there is none."""
-    return f"{value:,.0f}" if _known(value) else "–"
+    return f"{float(value):,.0f}" if _known(value) else "–"
 
 
-def spread_text(value: float | None, sd: float | None) -> str:
+def spread_text(value: SupportsFloat | None, sd: SupportsFloat | None) -> str:
     """Value with its standard deviation where that is known."""
     return number_text(value, 2) + (f" ± {number_text(sd, 2)}" if _known(sd) else "")
 
@@ -79,3 +73,7 @@ def interval_html(score: Mapping[str, Any] | None) -> Markup:
     return Markup('{} <span class="ci">{}–{}</span>').format(
         value, number_text(score["low"]), number_text(score["high"])
     )
+
+
+def _known(value: SupportsFloat | None) -> TypeGuard[SupportsFloat]:
+    return value is not None and bool(np.isfinite(float(value)))

@@ -103,9 +103,7 @@ def _tiles(
     if benchmark is not None:
         row = benchmark.set_index("method")["auprc"]
         peaks_best = row[[m for m in row.index if m.startswith("peaks")]].max()
-        tiles.append(
-            ("Elements AUPRC", f"{row[main]:.3f}", f"best peak calls {peaks_best:.3f}, equal base pairs")
-        )
+        tiles.append(("Elements AUPRC", f"{row[main]:.3f}", f"best peak calls {peaks_best:.3f}, equal base pairs"))
     return tiles
 
 
@@ -128,9 +126,7 @@ def _loci(
     ranked = elements.assign(size=elements["effect"].abs()).groupby("gene_id")["size"].sum()
     # a gene is worth showing when its expression is predicted well and its elements matter
     error = (
-        predictions.assign(e=(predictions["observed"] - predictions["predicted"]).abs())
-        .groupby("gene_id")["e"]
-        .mean()
+        predictions.assign(e=(predictions["observed"] - predictions["predicted"]).abs()).groupby("gene_id")["e"].mean()
     )
     ranked = (ranked - error.reindex(ranked.index).fillna(np.inf)).sort_values(ascending=False)
     place = {g: i for i, g in enumerate(ids)}
@@ -161,9 +157,7 @@ def _loci(
             else mine
         )
         around = store.genes[
-            (store.genes["chrom"] == gene["chrom"])
-            & (store.genes["start"] < end)
-            & (store.genes["end"] > start)
+            (store.genes["chrom"] == gene["chrom"]) & (store.genes["start"] < end) & (store.genes["end"] > start)
         ]
         values = predictions[predictions["gene_id"] == gene["gene_id"]]
         loci.append(

@@ -66,9 +66,7 @@ def data_section(metrics: Mapping[str, Any] | None) -> Section | None:
     targets = Markup(", ").join(Markup("<b>{}</b>").format(t) for t in metrics["targets"])
     n = len(metrics["targets"])
     body = table_html(("Genes", "Chromosomes", "Number"), rows, left=2)
-    body += Markup("<p>The model predicts {} target{} for every gene: {}.</p>").format(
-        n, "s" if n > 1 else "", targets
-    )
+    body += Markup("<p>The model predicts {} target{} for every gene: {}.</p>").format(n, "s" if n > 1 else "", targets)
     return Section(
         "Data",
         "data",
@@ -78,9 +76,7 @@ def data_section(metrics: Mapping[str, Any] | None) -> Section | None:
     )
 
 
-def accuracy_section(
-    predictions: pd.DataFrame | None, *, units: str = "", fold: str = "test"
-) -> Section | None:
+def accuracy_section(predictions: pd.DataFrame | None, *, units: str = "", fold: str = "test") -> Section | None:
     """Measured against predicted expression, one panel a target.
 
     Parameters
@@ -96,8 +92,8 @@ def accuracy_section(
         return None
     figure = plot_scatter_grid(predictions, fold=fold, units=units)
     caption = (
-        "Each point is a gene (with many genes, each hexagon counts genes: the stronger its color, the more). "
-        "The dashed line is a perfect prediction; r is the Pearson correlation, n the number of genes."
+        "Each point is a gene (with many genes, each hexagon counts genes: the stronger its color, the "
+        "more). The dashed line is a perfect prediction; r is the Pearson correlation, n the number of genes."
     )
     return Section(
         "Predicted expression",
@@ -121,9 +117,7 @@ def metrics_section(metrics: Mapping[str, Any] | None) -> Section | None:
             " The dashed mark is the noise ceiling: the correlation that a perfect model would reach, "
             "because the measurements themselves are noisy."
         )
-    body = figure_html(
-        plot_metric_bars(metrics), "metrics", caption, "Pearson correlation of every model and target"
-    )
+    body = figure_html(plot_metric_bars(metrics), "metrics", caption, "Pearson correlation of every model and target")
 
     several = len(metrics["targets"]) > 1
     across = any(models[n].get("across_target") for n in names)
@@ -246,17 +240,13 @@ def elements_section(elements: pd.DataFrame | None, *, most: int = 15) -> Sectio
     """
     if elements is None:
         return None
-    check_columns(
-        elements, ("chrom", "start", "end", "gene_id", "cell", "score", "score_sd", "effect"), "elements"
-    )
+    check_columns(elements, ("chrom", "start", "end", "gene_id", "cell", "score", "score_sd", "effect"), "elements")
     lead = (
         "Stretches of DNA that the model needs for its predictions. The effect is the predicted expression "
         "with the element minus that without it: positive for an enhancer, negative for a silencer."
     )
     if not len(elements):
-        return Section(
-            "Called elements", "elements", lead, Markup('<p class="note">No element was called.</p>')
-        )
+        return Section("Called elements", "elements", lead, Markup('<p class="note">No element was called.</p>'))
     width = (elements["end"] - elements["start"]).to_numpy()
     distinct = len(elements.drop_duplicates(["chrom", "start", "end"]))
     body = Markup(
@@ -334,9 +324,7 @@ def benchmark_section(
             for row in ranked.to_dict("records")
         ]
         strong = [i for i, name in enumerate(ranked["method"]) if str(name) == main]
-        body += table_html(
-            ("Method", *(_BENCHMARK[c] for c in columns)), rows, strong=strong[0] if strong else False
-        )
+        body += table_html(("Method", *(_BENCHMARK[c] for c in columns)), rows, strong=strong[0] if strong else False)
     if suff_nec is not None and len(suff_nec):
         caption = (
             "Base pairs are ranked by each method. Left: the model sees only the best ones. Right: the model "
@@ -344,9 +332,7 @@ def benchmark_section(
             "right with few base pairs."
         )
         body += Markup("<h3>Does the prediction rest on them?</h3>")
-        body += figure_html(
-            plot_budget_curves(suff_nec), "budget", caption, "Sufficiency and necessity of elements"
-        )
+        body += figure_html(plot_budget_curves(suff_nec), "budget", caption, "Sufficiency and necessity of elements")
     return Section(
         "Elements against the truth",
         "benchmark",
