@@ -106,8 +106,6 @@ def test_call_peaks__bad_input_gets_a_clear_error():
         call_peaks(Track("toy", track.runs), method="local")
     with pytest.raises(ValueError, match=r"q=2\.0"):
         call_peaks(track, q=2.0, method="local")
-    with pytest.raises(ValueError, match="auto, macs3 or local; got 'macs'"):
-        call_peaks(track, method="macs")
 
 
 def test_call_peaks__narrowpeak_file_keeps_them(tmp_path):

@@ -38,7 +38,7 @@ def test_cases__cover_the_registry():
 @pytest.mark.parametrize("key", CASES)
 def test_model__keeps_the_contract(key):
     model, _, X, signals, covariates = case(key)
-    check_model(model, X, signals, covariates, n_targets=T, card=registry.card(key.split()[0]))
+    check_model(model, X, signals, covariates, n_targets=T)
 
 
 @pytest.mark.parametrize("key", CASES)
@@ -98,10 +98,15 @@ def test_create__names_the_nearest():
         registry.create("seq2exp", dmodel=3)
 
 
-def test_seq2exp__published_size():
-    """The paper's network: two stacks of 4 tied bidirectional layers of width 128, a linear embedding and an MLP."""
+@pytest.mark.parametrize("name", registry.names())
+def test_card__states_the_published_size(name):
+    """With default arguments: stacks of 4 tied bidirectional layers of width 128, as published."""
+    model = registry.create(name)
+    assert sum(p.numel() for p in model.parameters()) == registry.card(name).parameters
+
+
+def test_seq2exp__published_mask():
     model = registry.create("seq2exp")
-    assert sum(p.numel() for p in model.parameters()) == registry.card("seq2exp").parameters
     assert model.bottleneck.mask.prior == (10.0, pytest.approx(90.0))
     hard = registry.create("seq2exp", kind="hard").bottleneck.mask
     assert (hard.sparsity, hard.concentration, hard.prior_scale, hard.beta_min) == (0.45, 0.1, 1.0, 0.0)

@@ -130,7 +130,7 @@ def test_top_fraction__keeps_the_best():
     assert top_fraction(score, 0.5).tolist() == [[0, 1, 0, 1], [1, 1, 0, 0]]
     assert top_fraction(score, 0.01).sum().item() == 2
     with pytest.raises(ValueError, match="fraction lies in"):
-        top_fraction(score, 0)
+        top_fraction(score, 0.0)
 
 
 def test_beta_mask__bad_arguments():

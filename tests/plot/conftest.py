@@ -10,27 +10,16 @@ from matplotlib.text import Text
 def _words(figure):
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
-    found = []
-    for text in figure.findobj(Text):
-        if text.get_visible() and text.get_text().strip():
-            box = text.get_window_extent(renderer)
-            axes = text.axes
-            # Ticks outside the limits exist as artists and are not drawn.
-            inside = (
-                axes is None
-                or not any(
-                    text in (t.label1, t.label2)
-                    for axis in (axes.xaxis, axes.yaxis)
-                    for t in [*axis.get_major_ticks(), *axis.get_minor_ticks()]
-                )
-                or (
-                    axes.bbox.x0 - 2 <= (box.x0 + box.x1) / 2 <= axes.bbox.x1 + 2
-                    or axes.bbox.y0 - 2 <= (box.y0 + box.y1) / 2 <= axes.bbox.y1 + 2
-                )
-            )
-            if inside and box.width > 0:
-                found.append((text.get_text(), box))
-    return found
+    outside = set()  # ticks beyond the limits exist as artists and are not drawn
+    for axis in (a for axes in figure.axes for a in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        outside |= {tick.label1 for tick in ticks if not low - 1e-9 <= tick.get_loc() <= high + 1e-9}
+    return [
+        (text.get_text(), text.get_window_extent(renderer))
+        for text in figure.findobj(Text)
+        if text.get_visible() and text.get_text().strip() and text not in outside
+    ]
 
 
 @pytest.fixture

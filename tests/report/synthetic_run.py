@@ -260,15 +260,17 @@ PROVENANCE = {
 }
 
 
-def make_report(path, targets=CELLS, *, loci=None, elements=None, title="seq2exp on C. elegans", n=101, **changes):
+def make_report(
+    path, targets=CELLS, *, locus_list=None, element_table=None, title="seq2exp on C. elegans", n=101, **changes
+):
     metrics = make_metrics(targets)
     table, curves, budgets = make_benchmark()
     parts = {
         "data": report.data_section(metrics),
         "metrics": report.metrics_section(metrics),
         "accuracy": report.accuracy_section(make_predictions(targets, n), units="log10(TPM + 1)"),
-        "loci": report.loci_section([make_locus(targets)] if loci is None else loci),
-        "elements": report.elements_section(make_elements() if elements is None else elements),
+        "loci": report.loci_section([make_locus(targets)] if locus_list is None else locus_list),
+        "elements": report.elements_section(make_elements() if element_table is None else element_table),
         "benchmark": report.benchmark_section(table, curves, budgets),
         "truncation": report.truncation_section(metrics),
         "training": report.training_section(make_log()),

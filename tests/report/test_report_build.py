@@ -86,8 +86,8 @@ def test_build_report__escapes_everything_that_came_from_outside(tmp_path):
         tmp_path / "r.html",
         cells,
         title=EVIL,
-        loci=[make_locus(cells, gene_name=EVIL)],
-        elements=make_elements(7, gene=EVIL),
+        locus_list=[make_locus(cells, gene_name=EVIL)],
+        element_table=make_elements(7, gene=EVIL),
     ).read_text()
     assert "<script" not in html
     assert "script" not in Page(html).tags
@@ -126,7 +126,7 @@ def test_build_report__any_number_of_targets(tmp_path, targets):
 
 def test_build_report__worm_sized_report_stays_under_3_megabytes(tmp_path):
     loci = [make_locus(WORM_STAGES, width=196_608, n_genes=47, n_elements=37, seed=s) for s in (2, 3, 5, 7)]
-    assert make_report(tmp_path / "r.html", WORM_STAGES, n=3019, loci=loci).stat().st_size < 3_000_000
+    assert make_report(tmp_path / "r.html", WORM_STAGES, n=3019, locus_list=loci).stat().st_size < 3_000_000
 
 
 def test_build_report__failed_write_keeps_the_old_report(tmp_path):
@@ -148,10 +148,22 @@ def test_build_report__empty_run_is_a_page(tmp_path):
 def test_build_report__absent_sections_leave_no_trace(tmp_path, html):
     anchors = {"data", "metrics", "accuracy", "loci", "elements", "benchmark", "truncation", "training"}
     assert all(f'<section id="{a}">' in html and f'href="#{a}"' in html for a in anchors)
-    for gone in sorted(anchors):
-        page = make_report(tmp_path / "r.html", **{gone: None}, loci=[], elements=make_elements(2)).read_text()
+    parts = {a: report.Section(a.title(), a, "What it means.", "") for a in sorted(anchors)}
+    for gone in parts:
+        path = tmp_path / "r.html"
+        report.build_report(
+            path,
+            title="t",
+            subtitle="s",
+            summary=[],
+            sections=list((parts | {gone: None}).values()),
+            cards=[],
+            provenance={},
+        )
+        page = path.read_text()
         assert f'id="{gone}"' not in page
         assert f'href="#{gone}"' not in page
+        assert page.count("What it means.") == len(parts) - 1
 
 
 def test_sections__are_none_without_data():

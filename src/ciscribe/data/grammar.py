@@ -34,6 +34,8 @@ _MER = 6  # the scan first looks up the six most telling bases of a motif, and s
 _NEVER = -1e6  # log-odds of an N: a site with an N is no site
 _CHUNK = 1 << 24  # bases scanned at once
 
+Position = int | np.integer | Int[ndarray, " B"]  # one for all windows, or one a window
+
 
 class Elements(NamedTuple):
     """Elements of a batch of windows, ordered by window and position."""
@@ -127,13 +129,12 @@ class WorldOracle:
         """Sequence on either side of a TSS that can matter to it, in bp."""
         return self.max_distance + 2 * self.reach + 2 * max(f.width for f in self.factors)
 
-    def contact(self, distance: ndarray | float) -> ndarray:
+    def contact(self, distance: ArrayLike) -> ndarray:
         """Share of an element's activity that reaches a TSS `distance` bp away; 0 beyond `max_distance`."""
         d = np.abs(np.asarray(distance, dtype=float))
         return np.where(d <= self.max_distance, (1 + d / self.contact_scale) ** -self.contact_decay, 0.0)
 
-    def __call__(self, codes: UInt8[ndarray, "B L"], tss: Int[ndarray, " B"] | int
-                 ) -> Float[ndarray, "B cells"]:
+    def __call__(self, codes: UInt8[ndarray, "B L"], tss: Position) -> Float[ndarray, "B cells"]:
         """Noiseless expression of a gene in each window.
 
         Parameters
@@ -158,16 +159,16 @@ class WorldOracle:
         window = np.arange(len(codes))
         return self.respond(self.sites(codes), window, np.broadcast_to(np.asarray(tss), window.shape))
 
-    def delete(self, codes: UInt8[ndarray, "B L"], tss: Int[ndarray, " B"] | int, start: int, end: int
+    def delete(self, codes: UInt8[ndarray, "B L"], tss: Position, start: Position, end: Position
                ) -> Float[ndarray, "B cells"]:
         """Drop of expression when positions ``start`` to ``end`` of each window become N.
 
         N keeps all distances and destroys every site that touches the interval. Positive: the interval raises
-        expression.
+        expression. Positions are one for all or one a window; what is off the window is overlooked.
         """
-        cut = np.array(codes)
-        cut[:, start:end] = N
-        return self(codes, tss) - self(cut, tss)
+        at = np.arange(codes.shape[1])
+        cut = (at >= np.reshape(start, (-1, 1))) & (at < np.reshape(end, (-1, 1)))
+        return self(codes, tss) - self(np.where(cut, np.uint8(N), codes), tss)
 
     def sites(self, codes: UInt8[ndarray, "B L"], names: tuple[str, ...] | None = None) -> pd.DataFrame:
         """Binding sites of each window, both strands, the better strand where both match at one place.
@@ -298,7 +299,7 @@ def _columns(sites: pd.DataFrame) -> tuple[ndarray, ndarray, ndarray, ndarray]:
     return sites["window"].to_numpy(), center, sites["factor"].to_numpy(), sites["affinity"].to_numpy()
 
 
-def within(window: ndarray, position: ndarray, at_window: ndarray, at: ndarray, distance: float
+def within(window: ndarray, position: ndarray, at_window: ndarray, at: ndarray, distance: int | float
             ) -> tuple[ndarray, ndarray]:
     """Find all pairs of a query and a point of one window at most `distance` bp apart.
 

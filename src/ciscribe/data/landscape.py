@@ -98,7 +98,7 @@ def _promoter_sites(chrom: str, tss: int, strand: str, oracle: WorldOracle, rng:
     chosen = [(at, name) for at, name in spots if rng.random() < 0.5]
     activators = [f.name for f in oracle.factors if f.role == "activator"]
     chosen += [(at, str(rng.choice(activators))) for at in (180, 215) if rng.random() < 0.4]
-    return [(chrom, tss + upstream * at, name, bool(rng.random() < 0.5)) for at, name in chosen]
+    return [(chrom, float(tss + upstream * at), name, bool(rng.random() < 0.5)) for at, name in chosen]
 
 
 def _element_sites(chrom: str, center: int, kind: str, oracle: WorldOracle, rng: np.random.Generator
@@ -130,7 +130,7 @@ def _element_sites(chrom: str, center: int, kind: str, oracle: WorldOracle, rng:
             if rng.random() < 0.2:
                 placed.append((slots.pop(), "REST"))
             placed += list(zip(slots[: max(n, 0)], pick("activator", 0.1, max(n, 0)), strict=False))
-    return [(chrom, center + at * _SLOT, name, bool(rng.random() < 0.5)) for at, name in placed]
+    return [(chrom, float(center + at * _SLOT), name, bool(rng.random() < 0.5)) for at, name in placed]
 
 
 def plant(genome: dict[str, ndarray], plan: pd.DataFrame, planted: list[tuple[str, float, str, bool]],

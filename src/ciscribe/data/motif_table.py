@@ -110,7 +110,7 @@ FACTORS = (
     Factor("GATA1", "activator", 0.25, "nAGATAAGAr", "MA0035"),
     Factor("MEF2C", "activator", 0.27, "kCTATAAATAGm", "MA0497"),
     Factor("POU3F2", "activator", 0.29, "wTATGCWAATkA", "MA0787"),
-    Factor("FOS::JUN", "activator", 0.23, "rTGASTCAyn", "MA0099"),
+    Factor("FOS::JUN", "activator", 0.29, "rTGASTCAy", "MA0099"),
     Factor("REST", "repressor", 0.80, "TTCAGCACCATGGACAGCGCC", "MA0138"),
     Factor("CTCF", "insulator", 0.0, "TGGCCACyAGGKGGCGCyA", "MA0139"),
     Factor("TBP", "core", 0.32, "sTATAAAAGGc", "MA0108"),

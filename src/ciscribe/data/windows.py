@@ -2,7 +2,7 @@
 
 A store is a folder that is built once and memory-mapped after: the genome at one byte a base, each track as
 runs of constant value, the gene table and the targets. A window is cut, binned, flipped and shifted when it
-is asked for, by two compiled loops, so that any half-width and resolution costs nothing at rest and every
+is asked for, by compiled loops, so that any half-width and resolution costs nothing at rest and every
 worker reads the same bytes.
 """
 
@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, no_type_check
 
 import numba
 import numpy as np
@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ciscribe.data.split import FOLDS
 from ciscribe.errors import CheckpointError, ConfigError, DataMissingError, SchemaError
+from ciscribe.intervals import merge
 from ciscribe.io.genome import Genome
-from ciscribe.io.tracks import Track, check_build
+from ciscribe.io.tracks import Runs, Track, bin_means, check_build
 from ciscribe.provenance import atomic_folder, provenance, write_json
 from ciscribe.schema import check_expression, check_genes
 
@@ -105,6 +106,7 @@ class Batch(NamedTuple):
 
 
 @numba.njit(cache=True, nogil=True)
+@no_type_check  # pytest's shape checks cannot wrap compiled functions
 def _cut_codes(genome, offset, size, start, flip, out):  # pragma: no cover - compiled
     for i in range(out.shape[0]):
         length = out.shape[1]
@@ -120,36 +122,6 @@ def _cut_codes(genome, offset, size, start, flip, out):  # pragma: no cover - co
                 row[hi - 1 - p] = 3 - c if c < 4 else 4
         else:
             row[a - lo:b - lo] = genome[offset[i] + a:offset[i] + b]
-
-
-@numba.njit(cache=True, nogil=True)
-def _bin_runs(first, last, run_start, run_end, run_value, start, flip, resolution, out):  # pragma: no cover
-    n_windows, n_tracks, n_bins = out.shape
-    for i in range(n_windows):
-        lo = start[i]
-        hi = lo + n_bins * resolution
-        for t in range(n_tracks):
-            row = out[i, t]
-            row[:] = 0
-            a, b = first[i, t], last[i, t]
-            while a < b:  # first run that ends after the window starts
-                mid = (a + b) // 2
-                if run_end[mid] <= lo:
-                    a = mid + 1
-                else:
-                    b = mid
-            j = a
-            while j < last[i, t] and run_start[j] < hi:
-                s, e = max(run_start[j], lo), min(run_end[j], hi)
-                value = run_value[j]
-                k = (s - lo) // resolution
-                while s < e:
-                    edge = min(e, lo + (k + 1) * resolution)
-                    at = n_bins - 1 - k if flip[i] else k
-                    row[at] += value * (edge - s) / resolution
-                    s = edge
-                    k += 1
-                j += 1
 
 
 class WindowStore:
@@ -193,7 +165,7 @@ class WindowStore:
 
     def _open(self) -> dict[str, ndarray]:
         names = ("codes", "run_start", "run_end", "run_value", "bounds", "blacklist_start", "blacklist_end",
-                 "blacklist_bounds", "quantiles")
+                 "blacklist_value", "blacklist_bounds", "quantiles")
         return {n: np.load(self.folder / f"{n}.npy", mmap_mode="r") for n in names}
 
     def __getstate__(self) -> dict[str, Any]:  # memory maps are opened again by each worker
@@ -246,13 +218,9 @@ class WindowStore:
         start, flip = self.starts(rows, half_width)
         resolution = resolution or self.spec.resolution
         n_bins = 2 * (half_width or self.spec.half_width) // resolution
-        chrom = self.genes["i_chrom"].to_numpy()[rows]
-        bounds = self._tables["bounds"]  # track, chromosome, 2
-        n_tracks = bounds.shape[0]
-        out = np.empty((len(rows), n_tracks, n_bins), dtype=np.float32)
-        _bin_runs(np.ascontiguousarray(bounds[:, chrom, 0].T), np.ascontiguousarray(bounds[:, chrom, 1].T),
-                  self._tables["run_start"], self._tables["run_end"], self._tables["run_value"],
-                  start if shift is None else start + shift, flip, resolution, out)
+        if shift is not None:
+            start = start + shift
+        out = self._bin("run", self._tables["bounds"], rows, start, flip, n_bins, resolution)
         if raw:
             return out
         out = self._transform(out)
@@ -269,19 +237,28 @@ class WindowStore:
     def read_keep(self, rows: Sequence[int] | ndarray, shift: ndarray | None = None) -> ndarray:
         """1 where a bin may be used, 0 where the blacklist covers more than half of it; ``(B, n_bins)``."""
         rows = np.asarray(rows, dtype=np.int64)
-        out = np.ones((len(rows), 1, self.spec.n_bins), dtype=np.float32)
-        t = self._tables
-        if len(t["blacklist_start"]):
-            start, flip = self.starts(rows)
-            chrom = self.genes["i_chrom"].to_numpy()[rows]
-            covered = np.empty_like(out)
-            bounds = t["blacklist_bounds"][chrom]
-            _bin_runs(np.ascontiguousarray(bounds[:, :1]), np.ascontiguousarray(bounds[:, 1:]),
-                      t["blacklist_start"], t["blacklist_end"],
-                      np.ones(len(t["blacklist_start"]), np.float32),
-                      start if shift is None else start + shift, flip, self.spec.resolution, covered)
-            out -= covered > 0.5
-        return out[:, 0]
+        if not len(self._tables["blacklist_start"]):
+            return np.ones((len(rows), self.spec.n_bins), dtype=np.float32)
+        start, flip = self.starts(rows)
+        if shift is not None:
+            start = start + shift
+        covered = self._bin("blacklist", self._tables["blacklist_bounds"][None], rows, start, flip, self.spec.n_bins,
+                            self.spec.resolution)
+        return (covered[:, 0] <= 0.5).astype(np.float32)
+
+    def _bin(self, table: str, bounds: ndarray, rows: ndarray, start: ndarray, flip: ndarray, n_bins: int,
+             resolution: int) -> ndarray:
+        """Bin means of stored runs, ``(B, tracks, n_bins)``, in the direction of reading."""
+        runs = Runs(*(self._tables[f"{table}_{part}"] for part in ("start", "end", "value")))
+        chrom = self.genes["i_chrom"].to_numpy()[rows]
+        out = np.empty((len(rows), len(bounds), n_bins), dtype=np.float32)
+        for c in np.unique(chrom):
+            here = np.flatnonzero(chrom == c)
+            for t, (first, last) in enumerate(bounds[:, c]):
+                part = Runs(*(column[first:last] for column in runs))
+                out[here, t] = bin_means(part, start[here], n_bins, resolution)
+        out[flip] = out[flip][..., ::-1]
+        return out
 
     def _transform(self, x: ndarray) -> ndarray:
         if self.spec.transform == "log1p":
@@ -421,7 +398,7 @@ def _write_runs(folder: Path, tracks: Sequence[Track], chroms: Sequence[str]) ->
             if runs is not None and n:
                 parts.append(runs)
             at += n
-    for i, (name, dtype) in enumerate((("run_start", np.int64), ("run_end", np.int64), ("run_value", np.float32))):
+    for i, (name, dtype) in enumerate((("run_start", np.int32), ("run_end", np.int32), ("run_value", np.float32))):
         np.save(folder / f"{name}.npy", np.concatenate([p[i] for p in parts]).astype(dtype) if parts
                 else np.zeros(0, dtype))
     np.save(folder / "bounds.npy", bounds)
@@ -429,18 +406,18 @@ def _write_runs(folder: Path, tracks: Sequence[Track], chroms: Sequence[str]) ->
 
 def _write_blacklist(folder: Path, blacklist: pd.DataFrame | None, chroms: Sequence[str]) -> None:
     bounds = np.zeros((len(chroms), 2), dtype=np.int64)
-    starts, ends = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    at = 0
+    parts = []
     for c, chrom in enumerate(chroms):
-        part = None if blacklist is None else blacklist[blacklist["chrom"] == chrom].sort_values("start")
+        part = None if blacklist is None else merge(blacklist[blacklist["chrom"] == chrom])
         n = 0 if part is None else len(part)
-        bounds[c] = at, at + n
-        at += n
+        bounds[c] = bounds[c - 1, 1] if c else 0
+        bounds[c, 1] += n
         if part is not None:
-            starts.append(part["start"].to_numpy(np.int64))
-            ends.append(part["end"].to_numpy(np.int64))
-    np.save(folder / "blacklist_start.npy", np.concatenate(starts))
-    np.save(folder / "blacklist_end.npy", np.concatenate(ends))
+            parts.append(part)
+    table = pd.concat(parts) if parts else pd.DataFrame({"start": [], "end": []})
+    np.save(folder / "blacklist_start.npy", table["start"].to_numpy(np.int32))
+    np.save(folder / "blacklist_end.npy", table["end"].to_numpy(np.int32))
+    np.save(folder / "blacklist_value.npy", np.ones(len(table), np.float32))
     np.save(folder / "blacklist_bounds.npy", bounds)
 
 

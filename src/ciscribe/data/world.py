@@ -174,7 +174,7 @@ class World:
 
 
 def world(n_genes: int = 600, cells: tuple[str, ...] = ("liver", "blood", "neuron"), n_chroms: int = 6,
-          seed: int = 0, *, noise: float = 0.18) -> World:
+          seed: int = 0, *, noise: int | float = 0.18) -> World:
     """Grow a genome with known regulation and measure it.
 
     Parameters

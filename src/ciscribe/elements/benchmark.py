@@ -112,8 +112,8 @@ def benchmark_calls(methods: Mapping[str, pd.DataFrame], truth: pd.DataFrame, un
     >>> frame = lambda *rows: pd.DataFrame(rows, columns=["chrom", "start", "end", "score"])
     >>> truth, universe = frame(("chr1", 10, 20, 1.0)), frame(("chr1", 0, 100, 1.0))
     >>> result = benchmark_calls({"half": frame(("chr1", 15, 25, 1.0))}, truth, universe)
-    >>> result.table.loc[0, ["precision", "recall"]].tolist()
-    [0.5, 0.5]
+    >>> float(result.table.loc[0, "precision"]), float(result.table.loc[0, "recall"])
+    (0.5, 0.5)
     """
     check_intervals(truth, name="truth")
     check_intervals(universe, name="universe")

@@ -33,8 +33,8 @@ LOCAL_CARD = Card(
     differences=(
         "Reads a continuous track in bins instead of aligned reads, scaled to pseudo-counts by the noise of "
         "its own background.",
-        "The local background is the largest of the genome mean and the means of 5 kb and 10 kb around the "
-        "bin, all of the track itself; there is no control.",
+        "The local background is the larger of the genome mean and the mean of the 10 kb around the bin, both of the "
+        "track itself, as MACS does without a control.",
         "The Poisson tail is continued to counts that are not whole by the incomplete gamma function.",
     ),
     n_policy="uncovered bases have signal 0",
@@ -51,7 +51,7 @@ MACS3_CARD = Card(
     n_policy="uncovered bases have signal 0",
 )
 
-LOCAL_BP = (5_000, 10_000)
+LOCAL_BP = 10_000  # MACS without a control looks at no closer neighbourhood: the peak itself would fill it
 NOISE_LAG_BP = 500  # further apart than a fragment, so that the noise of the two bins is independent
 MAX_BACKGROUND = 100.0  # pseudo-counts; beyond it every ripple of a smooth track would be significant
 
@@ -194,15 +194,12 @@ def _background_is_empty(signal: Mapping[str, np.ndarray], resolution: int) -> b
 
 
 def _local_rate(counts: np.ndarray, background: float, resolution: int) -> np.ndarray:
-    """Return the expected pseudo-counts: the largest of the genome mean and the neighbourhood means."""
-    rate = np.full(len(counts), background)
+    """Return the expected pseudo-counts: the larger of the genome's and the neighbourhood's mean."""
     area = np.concatenate([[0.0], np.cumsum(counts)])
     i = np.arange(len(counts))
-    for bp in LOCAL_BP:
-        half = max(1, bp // (2 * resolution))
-        left, right = np.maximum(i - half, 0), np.minimum(i + half + 1, len(counts))
-        rate = np.maximum(rate, (area[right] - area[left]) / (right - left))
-    return rate
+    half = max(1, LOCAL_BP // (2 * resolution))
+    left, right = np.maximum(i - half, 0), np.minimum(i + half + 1, len(counts))
+    return np.maximum(background, (area[right] - area[left]) / (right - left))
 
 
 def _neg_log10_p(counts: np.ndarray, rate: np.ndarray) -> np.ndarray:

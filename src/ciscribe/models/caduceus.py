@@ -21,6 +21,7 @@ CARD = Card(
     name="caduceus", kind="model",
     summary="Predicts a gene's expression from the whole window, without a mask: the unmasked reference.",
     paper="Schiff et al., ICML 2024, arXiv:2403.03234; as baseline in Su et al., ICLR 2025, arXiv:2502.13991",
+    parameters=574_209,
     differences=(
         "resolution > 1 runs on bins after a convolutional stem.",
         "Reverse-complement equivariance (PS) runs the shared layers on both strands and averages what the head "

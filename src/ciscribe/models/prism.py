@@ -22,6 +22,7 @@ CARD = Card(
     name="prism", kind="model",
     summary="Predicts a gene's expression from the 2 kb around its start, averaging over signal backgrounds.",
     paper="Yang et al., ICLR 2026, arXiv:2602.21550",
+    parameters=584_697,
     differences=(
         "resolution > 1 runs on bins after a convolutional stem.",
         "The confounder encoder's kernel sizes are not published; ours (9, 5, pooled mean) has about as many parameters.",

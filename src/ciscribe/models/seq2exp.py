@@ -26,6 +26,7 @@ CARD = Card(
     summary="Predicts a gene's expression from DNA and signals through a mask that it learns to keep sparse.",
     paper="Su et al., ICLR 2025, arXiv:2502.13991",
     code="written from the paper",
+    parameters=1_114_371,
     differences=(
         "resolution > 1 embeds the sequence with a convolutional stem and runs mask and state space on bins.",
         "The signal branch of the mask is calibrated per track on training windows (calibrate=False: as published).",

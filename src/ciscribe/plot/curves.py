@@ -116,7 +116,7 @@ def plot_precision_recall(curves: pd.DataFrame, table: pd.DataFrame, *, main: st
     for row in ranked.to_dict("records"):
         name = str(row["method"])
         curve = curves.loc[curves["method"] == row["method"]].sort_values("recall", kind="stable")
-        label = f"{number(row['auprc'])}  {fit_text(display_name(name), (right - 1.2) * 72)}"
+        label = f"{number(row['auprc'])}  {fit_text(display_name(name), (right - 1.45) * 72)}"
         ax.plot(
             curve["recall"],
             curve["precision"],
@@ -225,7 +225,7 @@ def plot_truncation(truncation: Sequence[Mapping[str, int | float]]) -> Axes:
     r = [row["pearson"] for row in rows]
     ax.plot(bp, r, color=BLUE, marker="o", ms=5)
     ax.set_xscale("log", base=2)
-    labels = [f"{b / 1000:g} kb" if b >= 1000 else f"{b:g} bp" for b in bp]
+    labels = [f"{b / 1000:.3g} kb" if b >= 1000 else f"{b:g} bp" for b in bp]
     position = np.log2(bp) / max(np.ptp(np.log2(bp)), 1e-9) * width_points(ax) * 0.9
     shown, last = [], -np.inf
     for i in range(len(bp))[::-1]:  # the full window is the one that must keep its label

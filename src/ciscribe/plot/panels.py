@@ -356,15 +356,7 @@ def _visible(view: View, edges: np.ndarray, *values: np.ndarray) -> tuple[np.nda
 def _scale(ax: Axes, text: str) -> None:
     """Baseline, and the maximum written beside the right end."""
     ax.axhline(0, color=MUTED, lw=0.6)
-    ax.text(
-        1.008,
-        1.0,
-        text,
-        transform=ax.transAxes,
-        va="top",
-        fontsize=SMALL,
-        color=MUTED,
-    )
+    ax.text(1.008, 1.0, text, transform=ax.transAxes, va="top", fontsize=SMALL, color=MUTED)
 
 
 def _rows_axis(ax: Axes, n_rows: int) -> None:

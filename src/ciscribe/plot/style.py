@@ -188,7 +188,7 @@ def side_label(
 
 def number(value: SupportsFloat | None) -> str:
     """Three decimals, or ``n/a`` where there is no number."""
-    return "n/a" if value is None or not np.isfinite(value) else f"{value:.3f}"
+    return "n/a" if value is None or not np.isfinite(float(value)) else f"{float(value):.3f}"
 
 
 def width_points(ax: Axes) -> float:
@@ -215,7 +215,7 @@ def axes_grid(
     width: int | float = WIDTH,
     panel_height: int | float = 2.6,
     left: int | float = 0.62,
-    right: int | float = 0.12,
+    right: int | float = 0.28,
     top: int | float = 0.32,
     bottom: int | float = 0.5,
     gap: int | float = 0.55,

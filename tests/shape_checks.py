@@ -1,0 +1,5 @@
+"""The checker behind jaxtyping in the tests: beartype, with an int accepted where a float is hinted (PEP 484)."""
+
+from beartype import BeartypeConf, beartype
+
+check = beartype(conf=BeartypeConf(is_pep484_tower=True))
