@@ -112,6 +112,7 @@ class LossConfig(_Part):
     """Weights of the loss; see `ciscribe.train.losses.LossSpec`."""
 
     kind: Literal["smooth_l1", "mse"] = "smooth_l1"
+    contrast: float = Field(default=0.0, ge=0)
     mask_kl: float = Field(0.01, ge=0)
     expression_do: float = Field(1.0, ge=0)
     diversity: float = Field(0.1, ge=0)
@@ -130,6 +131,7 @@ class TrainConfig(_Part):
     average: float = Field(0.0, ge=0, lt=1)
     patience: int | None = None
     max_shift: int = Field(0, ge=0)
+    reverse_complement: bool = False
     loss: LossConfig = LossConfig()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str | None = None

@@ -297,7 +297,7 @@ def test_genome__has_gc_domains(small: World):
 
 def test_genome__chance_pioneers_are_rare(small: World):
     planted = small.elements["kind"].isin(["enhancer", "decoy_open", "decoy_poised"]).sum()
-    expected = 61 * 5.0
+    expected = 61 * 4.7
     assert planted < 1.15 * expected
 
 

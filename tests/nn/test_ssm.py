@@ -38,6 +38,18 @@ def test_bimamba__is_the_mixer_on_the_sequence_plus_on_its_reverse(tie_direction
     torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("L", [1, 2])
+def test_bimamba__sequence_shorter_than_the_convolution(L: int) -> None:
+    layer = mixer().double()
+    x = torch.randn(3, L, 13, dtype=torch.float64, requires_grad=True)
+    ahead, back = layer.scanners
+    ends = layer.in_proj[0], layer.out_proj[0]
+    expected = by_hand(ahead, *ends, x) + by_hand(back, *ends, x.flip(1)).flip(1)
+    ours, theirs = (torch.autograd.grad(y.square().sum(), [x, *layer.parameters()], allow_unused=True)
+                    for y in (layer(x), expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
 def test_bimamba__directions_with_equal_weights_mirror_each_other() -> None:
     layer = mixer()
     layer.scanners[1].load_state_dict(layer.scanners[0].state_dict())

@@ -108,7 +108,7 @@ class WorldOracle:
     base: float = 0.3
     proximal: float = 0.6
     half_open: float = 0.3
-    synergy: float = 0.5
+    synergy: float = 0.6
     partners: tuple[str, str] = ("CEBPA", "FOS::JUN")
     spacing: tuple[int, int] = (8, 14)
 

@@ -16,7 +16,7 @@ from ciscribe.sequence import N, reverse_complement_codes
 _MARGIN = 20_000  # from the end of a chromosome to the first gene, so that windows of ±16 kb stay inside
 _MIN_GAP, _MEAN_GAP = 8_000, 20_000  # between neighbouring TSSs
 _NEAR, _FAR = 1_000, 14_000  # distances of planted elements from their gene
-_PER_GENE = {"enhancer": 2.5, "decoy_open": 1.5, "decoy_poised": 1.0, "decoy_closed": 0.7}
+_PER_GENE = {"enhancer": 2.5, "decoy_open": 1.3, "decoy_poised": 0.9, "decoy_closed": 0.7}
 _SLOT = 26  # bp between neighbouring planted sites of an element: the widest motif and some air
 _ORDER = 3  # of the Markov background
 
@@ -64,7 +64,7 @@ def sequence_of(sizes: dict[str, int], rng: np.random.Generator) -> dict[str, nd
 
 
 def plan_elements(genes: pd.DataFrame, sizes: dict[str, int], oracle: WorldOracle, rng: np.random.Generator
-          ) -> tuple[pd.DataFrame, list[tuple[str, float, str, bool]]]:
+                  ) -> tuple[pd.DataFrame, list[tuple[str, float, str, bool]]]:
     """Where elements go, and the sites to write: (chromosome, center, factor, reverse).
 
     Returns a table ``chrom, center, kind`` of the elements, promoters excepted, and the sites.

@@ -52,7 +52,8 @@ class World:
     expression, expression_clean
         Index `gene_id`, one column a cell, log10(TPM + 1)-like; measured with noise, and without.
     tracks
-        ``atac_<cell>`` and ``h3k27ac_<cell>``, reads a bin of 32 bp.
+        ``atac_<cell>`` and ``h3k27ac_<cell>``, reads a bin of 32 bp. Openness shows in the first, activity in the
+        second, both with noise; acetylated decoys show the activity of an enhancer that they do not have.
     elements
         Intervals with ``name, kind, factor, acetylated, openness_<cell>, activity_<cell>``; `kind` is one of
         `ELEMENT_KINDS`, `factor` what opens it, `acetylated` a decoy with the H3K27ac of an enhancer. Activity
@@ -174,7 +175,7 @@ class World:
 
 
 def world(n_genes: int = 600, cells: tuple[str, ...] = ("liver", "blood", "neuron"), n_chroms: int = 6,
-          seed: int = 0, *, noise: int | float = 0.18) -> World:
+          seed: int = 0, *, noise: int | float = 0.17) -> World:
     """Grow a genome with known regulation and measure it.
 
     Parameters
@@ -417,13 +418,13 @@ def _tracks(elements: pd.DataFrame, sizes: dict[str, int], cells: tuple[str, ...
     center = ((elements["start"] + elements["end"]) // 2 // SIGNAL_BIN).to_numpy()
     promoter = (elements["kind"] == "promoter").to_numpy()
     tracks = []
-    for assay, shape, noise, background in (("atac", narrow, 0.45, 0.5), ("h3k27ac", broad, 0.5, 0.4)):
+    for assay, shape, noise, background in (("atac", narrow, 0.45, 0.5), ("h3k27ac", broad, 0.45, 0.4)):
         for cell in cells:
             if assay == "atac":
                 height = 40.0 * elements[f"openness_{cell}"].to_numpy()
             else:
-                marked = elements[f"mark_{cell}"].to_numpy()
-                height = np.where(promoter, 6.0, 20.0 * marked)
+                strength = elements[f"activity_{cell}"].to_numpy()
+                height = np.where(promoter, 4.0 + 5.0 * strength, 20.0 * elements[f"mark_{cell}"].to_numpy())
             height = height * np.exp(rng.normal(0.0, noise, len(height)))
             runs = {}
             for chrom, size in sizes.items():

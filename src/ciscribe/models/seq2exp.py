@@ -36,7 +36,7 @@ CARD = Card(
         "(empty_token=False: as published).",
         "The hard variant multiplies by the 0/1 mask; it does not pack the selected positions next to each other, "
         "so its cost does not fall with the mask.",
-        "pool='attention' adds learned pooling over all bins beside the mean of the central 2,000 bp.",
+        "pool='window' or 'attention' joins means over all bins to the mean of the central 2,000 bp.",
         "Several targets are predicted at once; covariates are whatever the gene table names.",
     ),
     n_policy="N is four zeros; a blacklisted bin has mask 0",
@@ -107,7 +107,7 @@ class Seq2Exp(nn.Module):
                  concentration: float | None = None, prior_scale: float | None = None, beta_min: float | None = None,
                  z_scale: float = 1.0, thresholds: tuple[float, ...] | None = None,
                  weights: tuple[float, ...] | None = None, center_bp: int = 2000, include_bp: int = 2000,
-                 pool: Literal["center", "attention"] = "center", stem_channels: int = 48, dropout: float = 0.0,
+                 pool: Literal["center", "window", "attention"] = "center", stem_channels: int = 48, dropout: float = 0.0,
                  empty_token: bool = True, use_generator: bool = True, use_signals: bool = True, use_mask: bool = True):
         super().__init__()
         soft = kind == "soft"

@@ -21,18 +21,19 @@ class ExpressionHead(nn.Module):
     center_bins
         ``pool="center"`` averages this many central bins (the paper: 2,000 bp); None averages all.
     pool
-        ``"center"`` as published, or ``"attention"``: learned weights over all bins, beside the center mean.
+        ``"center"`` as published; ``"window"`` joins the mean of all bins to it, so that distant elements add up;
+        ``"attention"`` joins four learned weighted means of all bins.
     dropout
         Before each linear layer of the MLP.
     """
 
     def __init__(self, d_model: int, n_targets: int, *, n_covariates: int = 0, center_bins: int | None = None,
-                 pool: Literal["center", "attention"] = "center", dropout: float = 0.0):
+                 pool: Literal["center", "window", "attention"] = "center", dropout: float = 0.0):
         super().__init__()
-        if pool not in ("center", "attention"):
-            raise ValueError(f"pool is 'center' or 'attention'; got {pool!r}")
+        if pool not in ("center", "window", "attention"):
+            raise ValueError(f"pool is 'center', 'window' or 'attention'; got {pool!r}")
         self.center_bins, self.pool, self.n_covariates = center_bins, pool, n_covariates
-        width = d_model
+        width = d_model * (2 if pool == "window" else 1)
         if pool == "attention":
             self.query = nn.Linear(d_model, 4)
             width = d_model * 5
@@ -50,7 +51,9 @@ class ExpressionHead(nn.Module):
         k = n if self.center_bins is None else min(self.center_bins, n)
         start = (n - k) // 2
         pooled = [H[:, start:start + k].mean(dim=1)]
-        if self.pool == "attention":
+        if self.pool == "window":
+            pooled.append(H.mean(dim=1))
+        elif self.pool == "attention":
             weight = self.query(H).softmax(dim=1)  # B bins 4
             pooled.append(torch.einsum("bnd,bnk->bkd", H, weight).flatten(1))
         if covariates is not None:

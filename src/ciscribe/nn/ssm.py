@@ -5,16 +5,53 @@
 """
 
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ciscribe.nn.scan import selective_scan
 
 __all__ = ["BiMamba", "BiMambaBlock", "BiMambaStack", "selective_scan"]
+
+
+class _DepthwiseConv(torch.autograd.Function):
+    """Every channel convolved over the positions up to here (`reverse`: from here on); features last.
+
+    On (B, L, E) this takes fewer passes over memory than conv1d between two transpositions, and it keeps
+    nothing but its arguments. `weight` is (width, E), its last tap is at the position itself.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, reverse):
+        ctx.save_for_backward(x, weight)
+        ctx.reverse = reverse
+        y = torch.addcmul(bias, x, weight[-1])
+        for here, there, tap in _shifts(weight, x.shape[1], reverse):
+            y[:, here].addcmul_(x[:, there], tap)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        x, weight = ctx.saved_tensors
+        dx, dweight = dy * weight[-1], torch.zeros_like(weight)
+        dweight[-1] = (dy * x).sum((0, 1))
+        for i, (here, there, tap) in enumerate(_shifts(weight, x.shape[1], ctx.reverse), start=2):
+            dx[:, there].addcmul_(dy[:, here], tap)
+            dweight[-i] = (dy[:, here] * x[:, there]).sum((0, 1))
+        return dx, dweight, dy.sum((0, 1)), None
+
+
+def _shifts(weight: Tensor, length: int, reverse: bool) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Give, for 1, 2, ... positions away, the positions that look, those they see, and the tap."""
+    for shift in range(1, min(weight.shape[0], length)):
+        late, early = slice(shift, None), slice(None, -shift)
+        yield (early, late, weight[-1 - shift]) if reverse else (late, early, weight[-1 - shift])
 
 
 class _Scanner(nn.Module):
@@ -38,15 +75,7 @@ class _Scanner(nn.Module):
 
     def forward(self, x: Float[Tensor, "B L E"]) -> Float[Tensor, "B L E"]:
         weight, bias = self.conv_weight.to(x.dtype).t(), self.conv_bias.to(x.dtype)
-        n_taps, length = weight.shape[0], x.shape[1]
-        if self.reverse:  # the convolution looks ahead instead of back
-            weight, padded = weight.flip(0), F.pad(x, (0, 0, 0, n_taps - 1))
-        else:
-            padded = F.pad(x, (0, 0, n_taps - 1, 0))
-        x = torch.addcmul(bias, padded[:, :length], weight[0])  # B L E
-        for k in range(1, n_taps):
-            x = torch.addcmul(x, padded[:, k : k + length], weight[k])
-        x = F.silu(x)
+        x = F.silu(_DepthwiseConv.apply(x, weight, bias, self.reverse))  # B L E
         dt, B, C = self.x_proj(x).split(self.sizes, dim=-1)  # B L r, B L N, B L N
         # The bias is added apart, so that under autocast the step sizes are fp32.
         delta = F.softplus(F.linear(dt, self.dt_proj.weight) + self.dt_proj.bias)

@@ -49,6 +49,9 @@ class FitSpec:
         Epochs without a better validation error before training stops; None never stops early.
     max_shift
         Augmentation: windows move by up to this many bp.
+    reverse_complement
+        Augmentation: half of the windows, drawn anew each step, are read on the other strand. For windows that are
+        not strand-aware, or when the direction of the gene shall not matter.
     loss
         Weights of the terms.
     precision
@@ -70,6 +73,7 @@ class FitSpec:
     average: float = 0.0
     patience: int | None = None
     max_shift: int = 0
+    reverse_complement: bool = False
     loss: LossSpec = field(default_factory=LossSpec)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str | None = None
@@ -99,6 +103,8 @@ class _Trainee(L.LightningModule):
         torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
 
     def training_step(self, batch: Batch, i_batch: int) -> torch.Tensor:
+        if self.spec.reverse_complement:
+            batch = _flip_half(batch)
         output = self.model(one_hot_tensor(batch.codes), **_extras(batch))
         terms = expression_loss(output, batch.targets, self.spec.loss)
         loss = torch.stack(list(terms.values())).sum()
@@ -169,6 +175,15 @@ def _extras(batch: Batch) -> dict[str, torch.Tensor]:
     if bool((batch.keep == 0).any()):
         extras["keep"] = batch.keep
     return extras
+
+
+def _flip_half(batch: Batch) -> Batch:
+    flip = torch.rand(len(batch.codes), device=batch.codes.device) < 0.5
+    complement = batch.codes.new_tensor([3, 2, 1, 0, 4])
+    codes = complement[batch.codes.flip(-1).long()]
+    return batch._replace(codes=torch.where(flip[:, None], codes, batch.codes),
+                          signals=torch.where(flip[:, None, None], batch.signals.flip(-1), batch.signals),
+                          keep=torch.where(flip[:, None], batch.keep.flip(-1), batch.keep))
 
 
 class _Tell(Callback):

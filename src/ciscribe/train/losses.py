@@ -19,6 +19,9 @@ class LossSpec:
     ----------
     kind
         ``smooth_l1`` (Huber with threshold 1, as published) or ``mse``.
+    contrast
+        Weight of the error of the differences between targets: the same error after each gene's mean over targets
+        is taken off prediction and target. 0 switches it off.
     mask_kl
         λ of Seq2Exp: weight of the mask's mean KL (nats a bin).
     expression_do
@@ -28,6 +31,7 @@ class LossSpec:
     """
 
     kind: Literal["smooth_l1", "mse"] = "smooth_l1"
+    contrast: float = 0.0
     mask_kl: float = 0.01
     expression_do: float = 1.0
     diversity: float = 0.1
@@ -39,10 +43,14 @@ def expression_loss(output: dict[str, Tensor], y: Float[Tensor, "B T"], spec: Lo
     Returns
     -------
     dict
-        ``error`` and, where the output has them, ``mask_kl``, ``expression_do``, ``diversity``.
+        ``error``, ``contrast`` if it is on, and, where the output has them, ``mask_kl``, ``expression_do``, ``diversity``.
     """
     error = F.smooth_l1_loss if spec.kind == "smooth_l1" else F.mse_loss
-    terms = {"error": error(output["expression"].float(), y)}
+    predicted = output["expression"].float()
+    terms = {"error": error(predicted, y)}
+    if spec.contrast:
+        terms["contrast"] = spec.contrast * error(predicted - predicted.mean(dim=1, keepdim=True),
+                                                  y - y.mean(dim=1, keepdim=True))
     if "mask_kl" in output:
         terms["mask_kl"] = spec.mask_kl * output["mask_kl"].mean()
     if "expression_do" in output:
