@@ -163,8 +163,8 @@ def measure(folder: Path) -> str:
         f"Written by `benchmarks/windows.py --write` ({record['created']}, {record['platform']},",
         f"Python {record['python']}, pyfaidx {version('pyfaidx')}, pyBigWig {version('pyBigWig')}, tangermeme "
         f"{version('tangermeme')}; load {load:.1f} on {os.cpu_count()} cores at the start).",
-        f"{len(windows):,} random windows of {WIDTH:,} bp from a genome of {sum(CHROM_SIZES.values()):,} bp and a bigWig "
-        f"of {N_INTERVALS:,} intervals; every program",
+        f"{len(windows):,} random windows of {WIDTH:,} bp from a genome of {sum(CHROM_SIZES.values()):,} bp and a "
+        f"bigWig of {N_INTERVALS:,} intervals; every program",
         "makes the same one-hot int8 (B, 4, L) and float32 (B, 1, L) at 1 bp (checked, equal to the last bit). The "
         f"programs take turns, medians of {ROUNDS}",
         f"runs after one to warm up. Ours runs on one thread, {STEP} windows a step; tangermeme on 4 (its default) and "

@@ -34,7 +34,9 @@ def _console() -> Console:
 
 def _options(quiet: bool) -> dict[str, Any]:
     console = _console()
-    return {"tell": (lambda line: None) if quiet else (lambda line: console.print(Text(line))), "progress": console.is_terminal and not quiet}
+    if quiet:
+        return {"tell": lambda line: None, "progress": False}
+    return {"tell": lambda line: console.print(Text(line)), "progress": console.is_terminal}
 
 
 def _finish(folder: Path) -> None:
@@ -187,3 +189,7 @@ def main() -> None:
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; what was complete is kept, the same command continues")
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

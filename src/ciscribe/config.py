@@ -85,11 +85,11 @@ class WindowConfig(_Part):
     strand_aware: bool = True
     transform: Literal["none", "log1p", "quantile"] = "log1p"
     contact: bool = False
-    contact_d0: float = Field(5000.0, gt=0)
+    contact_d0: float = Field(default=5000.0, gt=0)
     contact_gamma: float = 1.0
     contact_scale: float = 100.0
-    context_half_width: int = Field(0, ge=0)
-    context_resolution: int = Field(1024, gt=0)
+    context_half_width: int = Field(default=0, ge=0)
+    context_resolution: int = Field(default=1024, gt=0)
 
 
 class SplitConfig(_Part):
@@ -113,40 +113,40 @@ class LossConfig(_Part):
 
     kind: Literal["smooth_l1", "mse"] = "smooth_l1"
     contrast: float = Field(default=0.0, ge=0)
-    mask_kl: float = Field(0.01, ge=0)
-    expression_do: float = Field(1.0, ge=0)
-    diversity: float = Field(0.1, ge=0)
+    mask_kl: float = Field(default=0.01, ge=0)
+    expression_do: float = Field(default=1.0, ge=0)
+    diversity: float = Field(default=0.1, ge=0)
 
 
 class TrainConfig(_Part):
     """The training plan; see `ciscribe.train.fit.FitSpec`."""
 
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(8, ge=1)
-    learning_rate: float = Field(5e-4, gt=0)
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    learning_rate: float = Field(default=5e-4, gt=0)
     final_learning_rate: float | None = None
-    weight_decay: float = Field(1e-6, ge=0)
-    warmup: float = Field(0.1, ge=0, le=1)
-    gradient_clip: float = Field(1.0, gt=0)
-    average: float = Field(0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-6, ge=0)
+    warmup: float = Field(default=0.1, ge=0, le=1)
+    gradient_clip: float = Field(default=1.0, gt=0)
+    average: float = Field(default=0.0, ge=0, lt=1)
     patience: int | None = None
-    max_shift: int = Field(0, ge=0)
+    max_shift: int = Field(default=0, ge=0)
     reverse_complement: bool = False
     loss: LossConfig = LossConfig()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str | None = None
-    n_devices: int = Field(1, ge=1)
-    n_workers: int = Field(0, ge=0)
+    n_devices: int = Field(default=1, ge=1)
+    n_workers: int = Field(default=0, ge=0)
     n_threads: int | None = None
 
 
 class ElementsConfig(_Part):
     """How elements are called; see `ciscribe.elements.call`."""
 
-    bp_fraction: float | None = Field(None, gt=0, lt=1)
-    threshold: float = Field(0.5, gt=0, lt=1)
-    merge_bins: int = Field(1, ge=0)
-    max_per_gene: int = Field(24, ge=1)
+    bp_fraction: float | None = Field(default=None, gt=0, lt=1)
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    merge_bins: int = Field(default=1, ge=0)
+    max_per_gene: int = Field(default=24, ge=1)
     folds: list[Literal["train", "valid", "test"]] = ["test"]
     peak_tracks: list[str] | None = None
     """Tracks whose peaks stand beside the calls; None takes all."""
@@ -157,7 +157,7 @@ class ReportConfig(_Part):
     """What the report shows."""
 
     title: str | None = None
-    n_loci: int = Field(4, ge=0)
+    n_loci: int = Field(default=4, ge=0)
     genes: list[str] = []
 
 

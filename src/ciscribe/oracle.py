@@ -108,7 +108,8 @@ class Oracle:
         self.device = resolve_device(device)
 
     def __repr__(self) -> str:
-        return f"Oracle({type(self.model).__name__}, {self.readout}, layout={self.layout!r}, device={self.device.type!r})"
+        return (f"Oracle({type(self.model).__name__}, {self.readout}, layout={self.layout!r}, "
+                f"device={self.device.type!r})")
 
     def _batches(self, X: Tensor, extras: dict[str, Tensor | None], batch_size: int, progress: bool
                  ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
@@ -147,9 +148,10 @@ class Oracle:
         Tensor
             float32 ``(B, T)`` on the CPU, in the order of the rows.
         """
+        inputs = {"S": S, "covariates": covariates, "keep": keep}
         out = []
         with _evaluating(self.model, self.device):
-            for part, extras in self._batches(X, {"S": S, "covariates": covariates, "keep": keep}, batch_size, progress):
+            for part, extras in self._batches(X, inputs, batch_size, progress):
                 out.append(self.readout(self.model(part, **extras)).float().cpu())
         return torch.cat(out).clone() if out else torch.zeros(0, 0)
 

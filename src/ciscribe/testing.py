@@ -81,7 +81,8 @@ def _check_gradient(model: nn.Module, readout: Scalar, X: Tensor, S: Tensor | No
     readout(model(X, **_extras(S, covariates))).sum().backward()
     for name, value in (("X", X), ("S", S)):
         if value is not None:
-            reached = value.grad is not None and bool((value.grad != 0).any()) and bool(torch.isfinite(value.grad).all())
+            gradient = torch.zeros(1) if value.grad is None else value.grad
+            reached = bool((gradient != 0).any()) and bool(torch.isfinite(gradient).all())
             _demand(reached, f"the gradient reaches {name} and is finite")
 
 

@@ -88,21 +88,27 @@ class Run:
     def fingerprint(self, step: str) -> str:
         """What a step depends on, as a short digest: its configuration, its inputs and the steps before."""
         c = self.config.model_dump(mode="json")
+        files = self._files()
+        annotation = files.pop("annotation", None)
         if step == "data":
-            files = {}
-            for name, path in input_paths(self.config).items():
-                if not path.is_file():
-                    raise DataMissingError(f"the {name} file is not there: {path}; check data.root and the path in "
-                                           "the configuration (CISCRIBE_DATA sets the root of the shipped ones)")
-                stat = path.stat()
-                files[name] = [path.name, stat.st_size, stat.st_mtime_ns]
             data = {k: v for k, v in c["data"].items() if k not in ("root", "annotation", "truth")}
-            return digest([data, c["window"], c["split"], files])
+            return digest([data, c["window"], c["split"], c["train"]["max_shift"], files])
         depends = {"train": ("data", [c["seed"], c["model"], c["train"]]), "predict": ("train", []),
-                   "evaluate": ("predict", []), "elements": ("evaluate", [c["elements"], c["data"]["truth"]]),
-                   "report": ("elements", [c["report"], c["data"]["annotation"]])}
+                   "evaluate": ("predict", [c["data"]["truth"]]), "elements": ("evaluate", [c["elements"]]),
+                   "report": ("elements", [c["report"], annotation])}
         before, own = depends[step]
         return digest([self.fingerprint(before), step, own])
+
+    def _files(self) -> dict[str, list[Any]]:
+        """Name, size and time of every input file."""
+        files = {}
+        for name, path in input_paths(self.config).items():
+            if not path.is_file():
+                raise DataMissingError(f"the {name} file is not there: {path}; check data.root and the path in "
+                                       "the configuration (CISCRIBE_DATA sets the root of the shipped ones)")
+            stat = path.stat()
+            files[name] = [path.name, stat.st_size, stat.st_mtime_ns]
+        return files
 
     def _state(self) -> dict[str, Any]:
         path = self.folder / "provenance.json"
@@ -144,6 +150,8 @@ class Run:
             state["steps"][step] = {"fingerprint": self.fingerprint(step), "seconds": seconds,
                                     "provenance": provenance(seed=self.config.seed), **(facts or {})}
             write_json(self.folder / "provenance.json", state)
+            if step == "train":  # a finished training needs no checkpoint, and a changed plan starts anew
+                shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
             self.tell(f"{step}: {seconds:.1f} s")
         return self.folder
 
@@ -191,8 +199,8 @@ class Run:
 
     def _train(self) -> dict[str, Any]:
         c, store = self.config, self.store
-        plan = c.train.model_dump()
-        spec = FitSpec(**plan | {"loss": LossSpec(**plan["loss"])})
+        plan: dict[str, Any] = c.train.model_dump() | {"loss": LossSpec(**c.train.loss.model_dump())}
+        spec = FitSpec(**plan)
         torch.manual_seed(c.seed)
         arguments = self.arguments()
         model = registry.create(c.model.name, **arguments)
@@ -301,12 +309,11 @@ class Run:
             oracle, batch.codes, inputs["S"], inputs["covariates"], called, starts, gene_ids=genes["gene_id"].tolist(),
             resolution=store.spec.resolution, cells=store.target_names, strands=strands,
             max_per_gene=c.elements.max_per_gene, batch_size=self._batch_size, progress=self.progress)
-        names = store.genes.set_index("gene_id")["gene_name"]
-        measured["gene_name"] = measured["gene_id"].map(names)
+        names = dict(zip(store.genes["gene_id"], store.genes["gene_name"], strict=True))
+        measured["gene_name"] = [names[g] for g in measured["gene_id"]]
         n = len(called)
-        self.tell(f"  {n:,} elements of {len(rows):,} genes, "
-                  f"{(called['end'] - called['start']).sum() / max(1, posterior.mean.numel() * store.spec.resolution):.1%} "
-                  "of the bases read")
+        share = (called["end"] - called["start"]).sum() / max(1, posterior.mean.numel() * store.spec.resolution)
+        self.tell(f"  {n:,} elements of {len(rows):,} genes, {share:.1%} of the bases read")
         curves = sufficiency_necessity(oracle, batch.codes, inputs["S"], inputs["covariates"],
                                        posterior.mean.numpy(), seed=c.seed, batch_size=self._batch_size)
         self._benchmark(measured, rows)
@@ -339,8 +346,8 @@ class Run:
         sizes = dict(zip(store.meta["chroms"], store.meta["sizes"], strict=True))
         universe = universe.assign(start=universe["start"].clip(lower=0),
                                    end=np.minimum(universe["end"], universe["chrom"].map(sizes)))
-        ids = set(universe["gene_id"])
-        true = links[(links["label"] == 1) & links["gene_id"].isin(ids)]
+        links = links.loc[links["gene_id"].isin(universe["gene_id"])]
+        true = links.loc[links["label"] == 1]
         main = self.config.model.name
         methods = {main: pool_elements(called, "effect"), f"{main}_mask": pool_elements(called, "score")}
         chroms = {c: sizes[c] for c in universe["chrom"].unique()}
@@ -353,8 +360,8 @@ class Run:
             methods["peaks_all"] = pd.concat(peaks, ignore_index=True)
         result = benchmark_calls(methods, true.drop_duplicates(["chrom", "start", "end"]), universe,
                                  control_of=main, seed=self.config.seed)
-        tested = (links[links["gene_id"].isin(ids)].groupby(["chrom", "start", "end", "gene_id"], as_index=False)
-                  .agg(label=("label", "max"), distance=("distance", "first")))
+        pair = links.groupby(["chrom", "start", "end", "gene_id"], as_index=False)
+        tested = pd.DataFrame(pair.agg(label=("label", "max"), distance=("distance", "first")))
         pairs = {main: called.assign(score=called["effect"].abs()).dropna(subset=["score"])}
         if peaks:
             near = pair_with_genes(methods["peaks_all"], universe, store.genes)
@@ -365,8 +372,8 @@ class Run:
                             ("benchmark_links", link_result.table)):
             with atomic_path(self.folder / f"{name}.parquet") as temporary:
                 table.to_parquet(temporary, index=False)
-        for row in result.table.itertuples():
-            self.tell(f"  {row.method}: AUPRC {row.auprc:.3f} at {row.budget_bp:,} bp")
+        for row in result.table.to_dict("records"):
+            self.tell(f"  {row['method']}: AUPRC {row['auprc']:.3f} at {row['budget_bp']:,} bp")
 
     def _report(self) -> None:
         write_run_report(self.folder, self.config, self.store)
@@ -382,8 +389,9 @@ def start_at_mean(model: torch.nn.Module, mean: np.ndarray) -> None:
 
 def pair_with_genes(calls: pd.DataFrame, windows: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:
     """Every call with every gene whose window it touches: ``chrom, start, end, score, gene_id, distance`` (bp)."""
-    calls = calls[["chrom", "start", "end", "score"]].reset_index(drop=True)
-    both = bioframe.overlap(calls, windows[["chrom", "start", "end", "gene_id"]].reset_index(drop=True), how="inner")
+    calls = calls.loc[:, ["chrom", "start", "end", "score"]].reset_index(drop=True)
+    windows = windows.loc[:, ["chrom", "start", "end", "gene_id"]].reset_index(drop=True)
+    both = bioframe.overlap(calls, windows, how="inner")
     pairs = both[["chrom", "start", "end", "score"]].assign(gene_id=both["gene_id_"])
     tss = pairs["gene_id"].map(genes.set_index("gene_id")["tss"])
     return pairs.assign(distance=((pairs["start"] + pairs["end"]) // 2 - tss).abs())

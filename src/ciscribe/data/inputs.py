@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from ciscribe.config import RunConfig, WindowConfig
-from ciscribe.data.split import apply_guard, assign_folds
+from ciscribe.data.split import FOLDS, apply_guard, assign_folds
 from ciscribe.data.windows import WindowSpec, WindowStore, gene_windows
-from ciscribe.errors import InputError
+from ciscribe.errors import ConfigError, InputError
 from ciscribe.io.bed import read_bed
 from ciscribe.io.chroms import reconcile
 from ciscribe.io.expression import read_expression
@@ -40,7 +40,7 @@ def input_paths(config: RunConfig) -> dict[str, Path]:
     paths = {"genome": data.genome, "genes": data.genes.path, "expression": data.expression.path}
     for i, track in enumerate(data.tracks):
         source = track.bigwig or track.bedgraph or (track.sites and track.sites.path)
-        paths[track.name or f"track {i + 1}"] = str(source)
+        paths[f"track {track.name or i + 1}"] = str(source)
     for name in ("blacklist", "annotation"):
         if (value := getattr(data, name)) is not None:
             paths[name] = value
@@ -59,6 +59,9 @@ def read_tracks(config: RunConfig) -> list[Track]:
         elif part.sites:
             s = part.sites
             tracks += read_sites(root / s.path, s.chrom, s.start, s.end, {c: name for name, c in s.values.items()})
+    names = [track.name for track in tracks]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"{len(twice)} of {len(names)} tracks are called {twice[0]!r}; give each a name of its own")
     return tracks
 
 
@@ -87,14 +90,14 @@ def read_inputs(config: RunConfig) -> Inputs:
     expression = read_expression(root / data.expression.path, gene_id=data.expression.gene_id,
                                  columns=data.expression.columns, counts_length=data.expression.counts_length,
                                  transform=data.expression.transform)
-    both = genes["gene_id"].isin(expression.index)
+    both = genes["gene_id"].isin(list(expression.index)).to_numpy()
     if not both.any():
         raise InputError(f"no gene_id of the {len(genes):,} genes (first: {genes['gene_id'].iloc[0]}) is among the "
                          f"{len(expression):,} rows of expression (first: {expression.index[0]}); "
                          "check data.expression.gene_id and the id version (ENSG… with or without .n)")
     notes.append(f"expression: {int(both.sum()):,} of {len(genes):,} genes have it; "
                  f"{len(expression) - int(both.sum()):,} rows of expression have no gene")
-    genes = genes[both].reset_index(drop=True)
+    genes = genes.loc[both].reset_index(drop=True)
 
     tracks = []
     for track in read_tracks(config):
@@ -109,8 +112,16 @@ def read_inputs(config: RunConfig) -> Inputs:
 
     fold = assign_folds(genes, valid=config.split.valid, test=config.split.test, train=config.split.train)
     reach = max(config.window.half_width, config.window.context_half_width)
-    fold = apply_guard(gene_windows(genes, reach, config.window.strand_aware), fold, config.split.guard)
+    guard = config.split.guard
+    if guard >= 0:
+        guard += config.train.max_shift  # a shifted training window must not reach a held-out one either
+    fold = apply_guard(gene_windows(genes, reach, config.window.strand_aware), fold, guard)
     counts = fold.value_counts()
+    for name in FOLDS:
+        if name not in counts:
+            raise ConfigError(f"the guard of {guard:,} bp leaves no {name} gene: all {counts['guarded']:,} genes set "
+                              f"aside lie too near to held-out windows of {2 * reach:,} bp; hold out whole "
+                              "chromosomes, or lower split.guard or the window")
     notes.append("folds: " + ", ".join(f"{counts[f]:,} {f}" for f in ("train", "valid", "test", "guarded", "unused")
                                        if f in counts))
     return Inputs(genome, genes.assign(fold=fold.to_numpy()), expression, tracks, blacklist, notes)

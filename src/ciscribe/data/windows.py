@@ -20,7 +20,7 @@ from numpy import ndarray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ciscribe.data.split import FOLDS
-from ciscribe.errors import CheckpointError, ConfigError, DataMissingError, SchemaError
+from ciscribe.errors import CheckpointError, ConfigError, DataMissingError, SchemaError, nearest
 from ciscribe.intervals import merge
 from ciscribe.io.genome import Genome
 from ciscribe.io.tracks import Runs, Track, bin_means, check_build
@@ -192,9 +192,9 @@ class WindowStore:
 
     def starts(self, rows: ndarray, half_width: int | None = None) -> tuple[ndarray, ndarray]:
         """Leftmost base and reading direction (True = reversed) of the windows of some rows."""
-        w = self.windows(half_width).iloc[rows]
+        # as in `gene_windows`, but on arrays: a table a batch would cost more than cutting it
         flip = (self.genes["strand"].to_numpy()[rows] == "-") & self.spec.strand_aware
-        return w["start"].to_numpy(np.int64), flip
+        return self.genes["tss"].to_numpy(np.int64)[rows] - (half_width or self.spec.half_width) + flip, flip
 
     def read_codes(self, rows: Sequence[int] | ndarray, shift: ndarray | None = None,
                    half_width: int | None = None) -> ndarray:
@@ -313,16 +313,18 @@ class WindowStore:
         sizes = genome.chrom_sizes
         check_genes(genes, sizes)
         check_expression(expression)
-        off = genes["tss"].to_numpy() >= genes["chrom"].map(sizes).to_numpy()
+        off = genes["tss"].to_numpy() >= np.array([sizes[c] for c in genes["chrom"]])
         if off.any():
             g = genes.iloc[int(off.argmax())]
-            raise SchemaError(f"{int(off.sum()):,} of {len(genes):,} genes have their TSS off the end of the chromosome; "
-                              f"first: {g['gene_id']} at {g['chrom']}:{g['tss']:,} of {sizes[g['chrom']]:,} bp")
+            raise SchemaError(f"{int(off.sum()):,} of {len(genes):,} genes have their TSS off the end of the "
+                              f"chromosome; first: {g['gene_id']} at {g['chrom']}:{g['tss']:,} of "
+                              f"{sizes[g['chrom']]:,} bp")
         for track in tracks:
             check_build(track, sizes)
         genes = genes.reset_index(drop=True)
         chroms = [c for c in sizes if c in set(genes["chrom"])]
-        genes = genes.assign(i_chrom=genes["chrom"].map({c: i for i, c in enumerate(chroms)}).astype(np.int64))
+        place = {c: i for i, c in enumerate(chroms)}
+        genes = genes.assign(i_chrom=np.array([place[c] for c in genes["chrom"]], dtype=np.int64))
         with atomic_folder(folder) as temporary:
             lengths = np.array([sizes[c] for c in chroms], dtype=np.int64)
             offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
@@ -333,7 +335,11 @@ class WindowStore:
             codes.flush()
             _write_runs(temporary, tracks, chroms)
             _write_blacklist(temporary, blacklist, chroms)
-            table = genes[list(covariates)].to_numpy(np.float32) if covariates else np.zeros((len(genes), 0), np.float32)
+            for name in covariates:
+                if name not in genes.columns or not pd.api.types.is_numeric_dtype(genes[name]):
+                    numbers = genes.select_dtypes("number").columns
+                    raise ConfigError(f"covariate {name!r} is no column of numbers of the genes; {nearest(name, numbers)}")
+            table = genes[list(covariates)].to_numpy(np.float32)
             if not np.isfinite(table).all():
                 raise SchemaError(f"{int((~np.isfinite(table)).any(axis=1).sum()):,} genes have a missing covariate "
                                   f"({', '.join(covariates)}); fill it or leave it out")
@@ -408,7 +414,7 @@ def _write_blacklist(folder: Path, blacklist: pd.DataFrame | None, chroms: Seque
     bounds = np.zeros((len(chroms), 2), dtype=np.int64)
     parts = []
     for c, chrom in enumerate(chroms):
-        part = None if blacklist is None else merge(blacklist[blacklist["chrom"] == chrom])
+        part = None if blacklist is None else merge(blacklist.loc[blacklist["chrom"] == chrom])
         n = 0 if part is None else len(part)
         bounds[c] = bounds[c - 1, 1] if c else 0
         bounds[c, 1] += n

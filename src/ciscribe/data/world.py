@@ -33,6 +33,8 @@ from ciscribe.sequence import BASES, N
 ELEMENT_KINDS = ("promoter", "enhancer", "decoy_open", "decoy_poised", "decoy_closed")
 SIGNAL_BIN = 32
 """Resolution of the signals in bp."""
+_ACETYLATED = {"decoy_open": 0.7, "decoy_poised": 0.15}  # share of decoys that the signals cannot tell from enhancers
+_NOISE = {"atac": 0.45, "h3k27ac": 0.2}  # sd of ln height, drawn an element, cell and assay
 TRUE_EFFECT = 0.02
 """Smallest drop of log10 expression that counts as a true link."""
 
@@ -284,7 +286,8 @@ def _elements(oracle: WorldOracle, found: Elements, genes: pd.DataFrame, plan: p
     openness = np.concatenate([np.ones((n[0], len(cells))), found.openness, nothing])
     activity = np.concatenate([np.zeros((n[0], len(cells))), found.activity, nothing])
 
-    acetylated = np.isin(kinds, ("decoy_open", "decoy_poised")) & (rng.random(len(kinds)) < 0.5)
+    chance = np.select([kinds == kind for kind in _ACETYLATED], list(_ACETYLATED.values()), 0.0)
+    acetylated = rng.random(len(kinds)) < chance
     mark = activity.copy()
     for i in np.flatnonzero(acetylated):
         enhancers = np.flatnonzero(kinds == "enhancer")
@@ -418,14 +421,14 @@ def _tracks(elements: pd.DataFrame, sizes: dict[str, int], cells: tuple[str, ...
     center = ((elements["start"] + elements["end"]) // 2 // SIGNAL_BIN).to_numpy()
     promoter = (elements["kind"] == "promoter").to_numpy()
     tracks = []
-    for assay, shape, noise, background in (("atac", narrow, 0.45, 0.5), ("h3k27ac", broad, 0.45, 0.4)):
+    for assay, shape, background in (("atac", narrow, 0.5), ("h3k27ac", broad, 0.4)):
         for cell in cells:
             if assay == "atac":
                 height = 40.0 * elements[f"openness_{cell}"].to_numpy()
             else:
                 strength = elements[f"activity_{cell}"].to_numpy()
-                height = np.where(promoter, 4.0 + 5.0 * strength, 20.0 * elements[f"mark_{cell}"].to_numpy())
-            height = height * np.exp(rng.normal(0.0, noise, len(height)))
+                height = np.where(promoter, 2.0 + 12.0 * strength, 20.0 * elements[f"mark_{cell}"].to_numpy())
+            height = height * np.exp(rng.normal(0.0, _NOISE[assay], len(height)))
             runs = {}
             for chrom, size in sizes.items():
                 mean = np.full(-(-size // SIGNAL_BIN), background)

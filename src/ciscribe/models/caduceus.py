@@ -47,8 +47,8 @@ class Caduceus(nn.Module):
 
     def __init__(self, n_targets: int = 1, n_signals: int = 0, n_covariates: int = 9, *, resolution: int = 1,
                  d_model: int = 128, n_layers: int = 4, d_state: int = 16, d_conv: int = 4, expand: int = 2,
-                 center_bp: int = 2000, pool: Literal["center", "window", "attention"] = "center", stem_channels: int = 48,
-                 dropout: float = 0.0, rc_equivariant: bool = False):
+                 center_bp: int = 2000, pool: Literal["center", "window", "attention"] = "center",
+                 stem_channels: int = 48, dropout: float = 0.0, rc_equivariant: bool = False):
         super().__init__()
         self.resolution, self.rc_equivariant, self.n_signals = resolution, rc_equivariant, n_signals
         self.embed = ConvStem(d_model, resolution, channels=stem_channels)

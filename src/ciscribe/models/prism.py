@@ -25,7 +25,8 @@ CARD = Card(
     parameters=584_697,
     differences=(
         "resolution > 1 runs on bins after a convolutional stem.",
-        "The confounder encoder's kernel sizes are not published; ours (9, 5, pooled mean) has about as many parameters.",
+        "The confounder encoder's kernel sizes are not published; ours (9, 5, pooled mean) has about as many "
+        "parameters.",
     ),
     input_length=2000,
 )
@@ -68,7 +69,8 @@ class Prism(nn.Module):
                  stem_channels: int = 48, dropout: float = 0.0):
         super().__init__()
         if n_signals < 1 or n_confounders < 1:
-            raise ValueError(f"Prism needs at least one signal track and one confounder; got {n_signals}, {n_confounders}")
+            raise ValueError("Prism needs at least one signal track and one confounder; "
+                             f"got {n_signals}, {n_confounders}")
         self.resolution, self.temperature = resolution, temperature
         self.window_bins = max(1, window_bp // resolution)
         self.embed = ConvStem(d_model, resolution, channels=stem_channels)

@@ -62,7 +62,7 @@ def create(name: str, **arguments: Any) -> nn.Module:
         When the model has no such argument, naming the nearest.
     """
     cls, _ = _find(name)
-    known = [p for p in inspect.signature(cls).parameters]
+    known = list(inspect.signature(cls).parameters)
     for key in arguments:
         if key not in known:
             raise ConfigError(f"model {name!r} has no argument {key!r}; {nearest(key, known)}")
@@ -119,7 +119,8 @@ def load(folder: str | Path, expect: str | None = None) -> tuple[nn.Module, dict
         config = json.loads((folder / "config.json").read_text())
         name, arguments, version = config["model"], config["arguments"], config["format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} is damaged ({error!r}); train or copy the model again") from error
+        raise CheckpointError(f"{folder / 'config.json'} is damaged ({error!r}); "
+                              "train or copy the model again") from error
     if version != FORMAT:
         raise CheckpointError(f"{folder} has model format {version}, this ciscribe reads {FORMAT}; "
                               f"it was written by ciscribe {config.get('ciscribe')}")

@@ -107,8 +107,9 @@ class Seq2Exp(nn.Module):
                  concentration: float | None = None, prior_scale: float | None = None, beta_min: float | None = None,
                  z_scale: float = 1.0, thresholds: tuple[float, ...] | None = None,
                  weights: tuple[float, ...] | None = None, center_bp: int = 2000, include_bp: int = 2000,
-                 pool: Literal["center", "window", "attention"] = "center", stem_channels: int = 48, dropout: float = 0.0,
-                 empty_token: bool = True, use_generator: bool = True, use_signals: bool = True, use_mask: bool = True):
+                 pool: Literal["center", "window", "attention"] = "center", stem_channels: int = 48,
+                 dropout: float = 0.0, empty_token: bool = True, use_generator: bool = True,
+                 use_signals: bool = True, use_mask: bool = True):
         super().__init__()
         soft = kind == "soft"
         self.resolution, self.include_bp, self.use_mask = resolution, include_bp, use_mask

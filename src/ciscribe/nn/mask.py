@@ -220,7 +220,9 @@ class Bottleneck(nn.Module):
     def cover(self, tokens: Float[Tensor, "B bins d"], m: Float[Tensor, "B bins"]) -> Float[Tensor, "B bins d"]:
         """Show each token to the degree `m`; a closed bin shows the empty token (or zeros)."""
         m = m.unsqueeze(-1).to(tokens.dtype)
-        return tokens * m if self.empty is None else torch.lerp(self.empty.to(tokens.dtype).expand_as(tokens), tokens, m)
+        if self.empty is None:
+            return tokens * m
+        return torch.lerp(self.empty.to(tokens.dtype).expand_as(tokens), tokens, m)
 
     def posterior(self, E: Float[Tensor, "B bins d"], S: Float[Tensor, "B S bins"] | None) -> Posterior:
         """Beta of the mask from what the generator may see, `E`, and the signals."""

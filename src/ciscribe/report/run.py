@@ -101,8 +101,8 @@ def _tiles(
         )
     )
     if benchmark is not None:
-        row = benchmark.set_index("method")["auprc"]
-        peaks_best = row[[m for m in row.index if m.startswith("peaks")]].max()
+        row = dict(zip(benchmark["method"], benchmark["auprc"], strict=True))
+        peaks_best = max((v for m, v in row.items() if m.startswith("peaks")), default=np.nan)
         tiles.append(("Elements AUPRC", f"{row[main]:.3f}", f"best peak calls {peaks_best:.3f}, equal base pairs"))
     return tiles
 
@@ -123,14 +123,13 @@ def _loci(
     ids = store.genes["gene_id"].to_numpy()[rows]
     names = store.genes["gene_name"].to_numpy()[rows]
     wanted = [i for g in config.report.genes for i in np.flatnonzero((ids == g) | (names == g))[:1]]
-    ranked = elements.assign(size=elements["effect"].abs()).groupby("gene_id")["size"].sum()
+    elements = elements.assign(size=elements["effect"].abs().fillna(0))
     # a gene is worth showing when its expression is predicted well and its elements matter
-    error = (
-        predictions.assign(e=(predictions["observed"] - predictions["predicted"]).abs()).groupby("gene_id")["e"].mean()
-    )
-    ranked = (ranked - error.reindex(ranked.index).fillna(np.inf)).sort_values(ascending=False)
+    predictions = predictions.assign(error=(predictions["observed"] - predictions["predicted"]).abs())
+    error = predictions.groupby("gene_id")["error"].mean().to_dict()
+    worth = {g: s - error.get(g, np.inf) for g, s in elements.groupby("gene_id")["size"].sum().to_dict().items()}
     place = {g: i for i, g in enumerate(ids)}
-    wanted += [place[g] for g in ranked.index if g in place]
+    wanted += [place[g] for g in sorted(worth, key=lambda g: -worth[g]) if g in place]
     wanted = list(dict.fromkeys(wanted))[: max(config.report.n_loci, len(config.report.genes))]
     truth, label = _truth(config, store)
     loci = []
@@ -143,22 +142,11 @@ def _loci(
         order = slice(None, None, -1) if flip[0] else slice(None)
         edges = np.arange(start, end + 1, store.spec.resolution)
         raw = store.read_signals([row], raw=True)[0][:, order]
-        near = (
-            truth[(truth["chrom"] == gene["chrom"]) & (truth["start"] < end) & (truth["end"] > start)]
-            if truth is not None
-            else None
-        )
+        near = None if truth is None else _overlapping(truth, gene["chrom"], start, end)
         if near is not None and "gene_id" in near:
-            near = near[near["gene_id"] == gene["gene_id"]]
-        mine = elements[elements["gene_id"] == gene["gene_id"]]
-        mine = (
-            mine.loc[mine["effect"].abs().fillna(0).groupby([mine["start"], mine["end"]]).idxmax()]
-            if len(mine)
-            else mine
-        )
-        around = store.genes[
-            (store.genes["chrom"] == gene["chrom"]) & (store.genes["start"] < end) & (store.genes["end"] > start)
-        ]
+            near = near.loc[near["gene_id"] == gene["gene_id"]]
+        mine = elements.loc[elements["gene_id"] == gene["gene_id"]].sort_values("size", ascending=False, kind="stable")
+        mine = mine.drop_duplicates(["start", "end"]).sort_values(["start", "end"])
         values = predictions[predictions["gene_id"] == gene["gene_id"]]
         loci.append(
             Locus(
@@ -174,7 +162,7 @@ def _loci(
                 mask_mean=mean[i][order],
                 mask_sd=sd[i][order],
                 elements=mine,
-                genes=around,
+                genes=_overlapping(store.genes, gene["chrom"], start, end),
                 truth=near,
                 truth_label=label,
                 observed=dict(zip(values["cell"], values["observed"], strict=True)),
@@ -184,14 +172,18 @@ def _loci(
     return loci
 
 
+def _overlapping(table: pd.DataFrame, chrom: str, start: int, end: int) -> pd.DataFrame:
+    return table.loc[(table["chrom"] == chrom) & (table["start"] < end) & (table["end"] > start)]
+
+
 def _truth(config: RunConfig, store: WindowStore) -> tuple[pd.DataFrame | None, str]:
     root = Path(config.data.root)
     if config.data.truth:
         links = pd.read_csv(root / config.data.truth / "links.tsv", sep="\t")
-        links = links[links["label"] == 1]
+        links = links.loc[links["label"] == 1]
         return links.drop_duplicates(["chrom", "start", "end", "gene_id"]), "true elements"
     if config.data.annotation:
         table = read_bed(root / config.data.annotation)
         table = reconcile(table["chrom"].unique(), store.meta["chroms"], "annotation").rename(table)
-        return table[["chrom", "start", "end"]], "annotation"
+        return table.loc[:, ["chrom", "start", "end"]], "annotation"
     return None, ""

@@ -47,7 +47,9 @@ def predict_rows(oracle: Oracle, store: WindowStore, rows: ndarray, *, batch_siz
         batch = store.batch(rows[i:i + batch_size])
         if window_bp is not None:
             batch = _cut(batch, store.spec.resolution, window_bp)
-        out.append(oracle.predict(batch.codes, **model_inputs(batch), batch_size=batch_size).numpy())
+        given = model_inputs(batch)
+        out.append(oracle.predict(batch.codes, given["S"], given["covariates"], given["keep"],
+                                  batch_size=batch_size).numpy())
     return np.concatenate(out) if out else np.zeros((0, len(store.target_names)), np.float32)
 
 

@@ -7,6 +7,7 @@ resumed ends with the weights of one that was not.
 
 import logging
 import math
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,8 +100,9 @@ class _Trainee(L.LightningModule):
         """The network that is validated and saved."""
         return self.model if self.averaged is None else self.averaged.module
 
-    def on_train_epoch_start(self) -> None:
-        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if batch_idx == 0:  # Lightning leaves the epoch's own hook out in the first epoch after a resumption
+            torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
 
     def training_step(self, batch: Batch, i_batch: int) -> torch.Tensor:
         if self.spec.reverse_complement:
@@ -186,15 +188,24 @@ def _flip_half(batch: Batch) -> Batch:
                           keep=torch.where(flip[:, None], batch.keep.flip(-1), batch.keep))
 
 
-class _Tell(Callback):
-    """Hand the figures of each epoch to the caller."""
+class _Log(Callback):
+    """Keep the figures of each epoch, in the checkpoint too, and hand them to the caller."""
 
-    def __init__(self, tell: Callable[[str], None]):
-        self.tell = tell
+    def __init__(self, tell: Callable[[str], None] | None):
+        self.tell = tell or (lambda line: None)
+        self.rows: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         m = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        self.tell(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: train loss {m.get('train_loss', np.nan):.4f}, "
+        self.rows.append({"epoch": trainer.current_epoch} | m)
+        self.tell(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: "
+                  f"train loss {m.get('train_loss', np.nan):.4f}, "
                   f"validation MSE {m.get('valid_mse', np.nan):.4f}, r {m.get('valid_pearson', np.nan):.4f}")
 
 
@@ -242,13 +253,12 @@ def fit(model: nn.Module, train: DataLoader, valid: DataLoader, spec: FitSpec, *
     best = ModelCheckpoint(folder, filename="best", monitor="valid_mse", save_top_k=1, enable_version_counter=False)
     last = ModelCheckpoint(folder, filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False,
                            save_on_train_epoch_end=True)
-    callbacks: list[Callback] = [best, last]
+    log = _Log(tell)
+    callbacks: list[Callback] = [log, best, last]
     if spec.patience is not None:
         callbacks.append(EarlyStopping("valid_mse", patience=spec.patience))
     if progress:
         callbacks.append(RichProgressBar())
-    if tell is not None:
-        callbacks.append(_Tell(tell))
     bf16 = spec.precision == "bf16" or (spec.precision == "auto" and device.type == "cuda")
     with _quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice about workers and log intervals, not for users of a workflow
@@ -259,14 +269,29 @@ def fit(model: nn.Module, train: DataLoader, valid: DataLoader, spec: FitSpec, *
             precision="bf16-mixed" if bf16 else "32-true", gradient_clip_val=spec.gradient_clip, callbacks=callbacks,
             logger=CSVLogger(folder, name="", version=""), enable_progress_bar=progress, enable_model_summary=False,
             num_sanity_val_steps=0, use_distributed_sampler=False)
-        resume = folder / "last.ckpt"
-        trainer.fit(trainee, train, valid, ckpt_path=str(resume) if resume.exists() else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+        resume = _checked(folder / "last.ckpt")
+        on_interrupt = signal.getsignal(signal.SIGINT)
+        try:
+            trainer.fit(trainee, train, valid, ckpt_path=resume, weights_only=True)
+        except SystemExit as stop:  # what Lightning makes of Ctrl-C, after it has switched Ctrl-C off
+            signal.signal(signal.SIGINT, on_interrupt)
+            raise KeyboardInterrupt from stop
+    state = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
     prefix = "averaged.module." if spec.average else "model."
     model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-    return model.cpu().eval(), _log(folder)
+    return model.cpu().eval(), pd.DataFrame(log.rows)
+
+
+def _checked(checkpoint: Path) -> Path | None:
+    """The checkpoint to continue from, or None when there is none."""
+    if not checkpoint.exists():
+        return None
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # whatever an unpickler may raise
+        raise CheckpointError(f"{checkpoint} is damaged ({type(error).__name__}: {error}); remove its folder, "
+                              "training then starts anew") from error
+    return checkpoint
 
 
 @contextmanager
@@ -281,9 +306,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in loggers:
             logger.setLevel(level)
-
-
-def _log(folder: Path) -> pd.DataFrame:
-    raw = pd.read_csv(folder / "metrics.csv")
-    columns = [c for c in raw.columns if c.startswith(("train_", "valid_"))]
-    return raw.groupby("epoch")[columns].last().reset_index()

@@ -43,7 +43,8 @@ def expression_loss(output: dict[str, Tensor], y: Float[Tensor, "B T"], spec: Lo
     Returns
     -------
     dict
-        ``error``, ``contrast`` if it is on, and, where the output has them, ``mask_kl``, ``expression_do``, ``diversity``.
+        ``error``, ``contrast`` if it is on, and, where the output has them, ``mask_kl``, ``expression_do``,
+        ``diversity``.
     """
     error = F.smooth_l1_loss if spec.kind == "smooth_l1" else F.mse_loss
     predicted = output["expression"].float()

@@ -1,0 +1,42 @@
+"""Every example runs as a newcomer would run it, and shows what it says it shows."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def start(name, monkeypatch, *arguments):
+    """Run a script of examples/ from its first line to its last; gives back its names."""
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    return runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+def test_plot_locus__writes_a_figure_with_peaks_and_elements(tmp_path, monkeypatch, capsys):
+    start("plot_locus.py", monkeypatch, tmp_path / "locus.svg")
+    text = (tmp_path / "locus.svg").read_text()
+    assert text.rstrip().endswith("</svg>")
+    assert "locus.svg" in capsys.readouterr().out
+
+
+def test_own_model_as_oracle__agrees_with_the_truth_in_part(monkeypatch, capsys):
+    names = start("own_model_as_oracle.py", monkeypatch)
+    out = capsys.readouterr().out
+    assert "expression of genes: r 0." in out
+    found = names["main"]()
+    assert found["elements"] > 100
+    for what in ("expression of genes", "effect of elements"):
+        assert 0.2 < found[what] < 0.95, what  # a hand-made model sees something, and not all of it
+
+
+def test_examples__each_has_a_test():
+    tested = {"plot_locus.py", "own_model_as_oracle.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == tested
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_examples__say_how_to_run_them(path):
+    assert f"python examples/{path.name}" in path.read_text()
