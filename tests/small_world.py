@@ -97,11 +97,11 @@ def letters():
     return {c: decode(codes) for c, codes in make_genome().items()}
 
 
-def write_inputs(folder):
+def write_inputs(folder, n_per_chrom=(19, 7, 5)):
     """Everything as files, and a configuration that trains in a second; returns the dictionary."""
     folder.mkdir(parents=True, exist_ok=True)
     write_fasta(folder / "genome.fa", make_genome())
-    genes = make_genes()
+    genes = make_genes(n_per_chrom)
     atac, mark = make_track("atac", 3), make_track("mark", 4)
     genes.drop(columns="fold").to_csv(folder / "genes.tsv", sep="\t", index=False)
     make_expression(genes, atac).to_csv(folder / "expression.tsv", sep="\t")

@@ -69,5 +69,6 @@ def test_configuration_page__has_no_section_too_many():
 
 
 def test_tables__reads_headings_and_rows():
-    page = "# Page\n## `a`\n| key | default | meaning |\n|---|---|---|\n| `x` | `1` | one |\n### `a.b`\n| `y` | required | w |\n"
+    page = ("# Page\n## `a`\n| key | default | meaning |\n|---|---|---|\n| `x` | `1` | one |\n"
+            "### `a.b`\n| `y` | required | w |\n")
     assert tables(page) == {"a": {"x": "`1`"}, "a.b": {"y": "required"}}

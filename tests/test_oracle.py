@@ -167,7 +167,7 @@ def test_posterior__needs_a_mask(codes, extras):
 def test_resolve_device__absent_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_device(None).type == "cpu"
-    with pytest.raises(DeviceError, match="device 'cuda:1' was asked for, but PyTorch sees no GPU.* use device cpu"):
+    with pytest.raises(DeviceError, match=r"device 'cuda:1' was asked for, but PyTorch sees no GPU.* use device cpu"):
         resolve_device("cuda:1")
     with pytest.raises(DeviceError):
         Oracle(Linear(), device="cuda")

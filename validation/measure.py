@@ -21,8 +21,8 @@ import pandas as pd
 HERE = Path(__file__).resolve().parent
 ANCHORS = """Anchors on the same split, measured before this project with other code: gradient boosting on 4-mers of
 −750..+250 and log ATAC in 13 distance bins r 0.706, across stages 0.510, MSE 0.2696; ATAC alone 0.663 / 0.482; 4-mers
-alone 0.484 / 0.33; a plain network (±2 kb in 32-bp bins, five dilated residual blocks, attention pooling, coarse ATAC of
-±10 kb, 9 epochs) 0.764 / 0.624, MSE 0.231."""
+alone 0.484 / 0.33; a plain network (±2 kb in 32-bp bins, five dilated residual blocks, attention pooling, coarse ATAC
+of ±10 kb, 9 epochs) 0.764 / 0.624, MSE 0.231."""
 
 
 def table(rows: list[list[str]], header: list[str]) -> str:
@@ -41,9 +41,9 @@ def write(job: str, folder: Path, seconds: float | None, peak_gb: float | None) 
     metrics = json.loads((folder / "metrics.json").read_text())
     state = json.loads((folder / "provenance.json").read_text())["steps"]
     text = [f"# {job}", "", f"Written by `python validation/measure.py {job}`. Test chromosome: "
-            f"{', '.join(metrics['split']['test']['chroms'])} ({metrics['split']['test']['n_genes']:,} genes); validation: "
-            f"{', '.join(metrics['split']['valid']['chroms'])} ({metrics['split']['valid']['n_genes']:,}); training: "
-            f"{metrics['split']['train']['n_genes']:,} genes.", ""]
+            f"{', '.join(metrics['split']['test']['chroms'])} ({metrics['split']['test']['n_genes']:,} genes); "
+            f"validation: {', '.join(metrics['split']['valid']['chroms'])} ({metrics['split']['valid']['n_genes']:,}); "
+            f"training: {metrics['split']['train']['n_genes']:,} genes.", ""]
     rows = [[n, interval(m["mean"]["pearson"]), interval(m["mean"]["spearman"]), interval(m["mean"]["mse"]),
              interval(m["across_target"])] for n, m in metrics["models"].items()]
     text += ["## Accuracy on the test chromosome", "",

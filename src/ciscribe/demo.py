@@ -22,7 +22,7 @@ def demo_config(root: str | Path, cells: tuple[str, ...], *, fast: bool = False,
             "root": str(root), "genome": "world/genome.fa", "genes": {"path": "world/genes.gtf"},
             "expression": {"path": "world/expression.tsv"}, "truth": "world",
             "tracks": [{"name": m, "bigwig": f"world/{m}.bw"} for m in marks]},
-        "window": {"half_width": 16_384, "resolution": 128, "contact": True, "strand_aware": True},
+        "window": {"half_width": 10_240, "resolution": 128, "contact": True, "contact_d0": 3000.0, "strand_aware": True},
         "split": {"valid": ["chr5"], "test": ["chr6"]},
         "model": {"name": "seq2exp", "arguments": {
             "resolution": 128, "d_model": 64, "n_layers": 2, "d_state": 4, "expand": 1, "include_bp": 0,

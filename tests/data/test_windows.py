@@ -4,15 +4,15 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-import small_world as small
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import windows as twin
 
+import small_world as small
 from ciscribe.data.windows import RESOLUTIONS, WindowSpec, WindowStore, gene_windows, loader
 from ciscribe.errors import CheckpointError, ConfigError, DataMissingError, InputError, SchemaError
 from ciscribe.io.tracks import Runs, Track
+from reference import windows as twin
 
 TRACKS = [small.make_track("atac", 3), small.make_track("mark", 4)]
 DENSE = [small.dense(t) for t in TRACKS]
@@ -289,7 +289,7 @@ def test_build__failure_keeps_the_store_that_was_there(tmp_path):
 
 
 def test_store__folder_that_is_none_or_of_another_version(tmp_path):
-    with pytest.raises(DataMissingError, match="is not a window store .* ciscribe data build CONFIG"):
+    with pytest.raises(DataMissingError, match=r"is not a window store .* ciscribe data build CONFIG"):
         WindowStore(tmp_path)
     small.build(tmp_path)
     meta = tmp_path / "store" / "meta.json"

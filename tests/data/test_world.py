@@ -21,7 +21,7 @@ from ciscribe.io.variants import read_vcf
 from ciscribe.schema import check_intervals
 from ciscribe.sequence import N, encode, reverse_complement_codes
 
-HALF = 16_384
+HALF = 11_264
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_oracle__pioneer_opens_and_activator_adds_by_the_printed_law():
         opening = CELLS[cell]["FOXA2"]
         openness = opening**2 / (opening**2 + oracle.half_open**2)
         activity = openness * factor("HNF1A").weight * CELLS[cell]["HNF1A"]
-        expected.append(oracle.base + activity / (1 + (tss + 0.5 - center) / 5000))
+        expected.append(oracle.base + activity / (1 + (tss + 0.5 - center) / oracle.contact_scale))
     assert np.allclose(oracle(codes, tss)[0], expected)
     assert np.allclose(oracle(toy((1060, "HNF1A")), tss), oracle.base)  # closed
     assert np.allclose(oracle(toy((1000, "CTCF"), (1060, "HNF1A")), tss), oracle.base)  # open, not active

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-import small_world as small
 import torch
 from torch import nn
 
+import small_world as small
 from ciscribe.data.windows import WindowSpec
 from ciscribe.oracle import Oracle
 from ciscribe.sequence import one_hot_tensor
@@ -54,7 +54,7 @@ def test_predict_rows__a_smaller_window_blanks_sequence_signals_and_mask(store):
 
 
 def test_model_inputs__what_the_data_lack_is_none(store, tmp_path):
-    given = model_inputs(store.batch([5]))
+    given = model_inputs(store.batch([10]))
     assert given["keep"] is None  # nothing of the blacklist here
     assert given["S"].shape == (1, 2, 20)
     assert model_inputs(store.batch([0]))["keep"] is not None

@@ -100,9 +100,9 @@ class WorldOracle:
 
     cells: tuple[str, ...] = ("liver", "blood", "neuron")
     factors: tuple[Factor, ...] = FACTORS
-    contact_scale: float = 5_000.0
+    contact_scale: float = 3_000.0
     contact_decay: float = 1.0
-    max_distance: int = 16_000
+    max_distance: int = 10_000
     reach: int = 150
     promoter_half: int = 250
     base: float = 0.3

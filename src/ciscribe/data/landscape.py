@@ -13,10 +13,10 @@ from ciscribe.data.motif_table import CELLS, Factor
 from ciscribe.schema import GENE_COLUMNS
 from ciscribe.sequence import N, reverse_complement_codes
 
-_MARGIN = 20_000  # from the end of a chromosome to the first gene, so that windows of ±16 kb stay inside
-_MIN_GAP, _MEAN_GAP = 8_000, 20_000  # between neighbouring TSSs
-_NEAR, _FAR = 1_000, 14_000  # distances of planted elements from their gene
-_PER_GENE = {"enhancer": 2.5, "decoy_open": 1.3, "decoy_poised": 0.9, "decoy_closed": 0.7}
+_MARGIN = 12_000  # from the end of a chromosome to the first gene, so that windows of ±11 kb stay inside
+_MIN_GAP, _MEAN_GAP = 6_000, 14_000  # between neighbouring TSSs
+_NEAR, _FAR = 1_000, 9_000  # distances of planted elements from their gene
+_PER_GENE = {"enhancer": 2.5, "decoy_open": 1.8, "decoy_poised": 0.8, "decoy_closed": 0.6}
 _SLOT = 26  # bp between neighbouring planted sites of an element: the widest motif and some air
 _ORDER = 3  # of the Markov background
 
@@ -82,7 +82,7 @@ def plan_elements(genes: pd.DataFrame, sizes: dict[str, int], oracle: WorldOracl
                     away = np.exp(rng.uniform(np.log(_NEAR), np.log(_FAR)))
                     center = int(tss + away * rng.choice((-1, 1)))
                     if free[chrom][center // 100]:
-                        free[chrom][(center - 800) // 100 : (center + 800) // 100 + 1] = False
+                        free[chrom][(center - 600) // 100 : (center + 600) // 100 + 1] = False
                         rows.append((chrom, center, kind))
                         sites += _element_sites(chrom, center, kind, oracle, rng)
                         break

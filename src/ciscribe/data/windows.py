@@ -338,7 +338,8 @@ class WindowStore:
             for name in covariates:
                 if name not in genes.columns or not pd.api.types.is_numeric_dtype(genes[name]):
                     numbers = genes.select_dtypes("number").columns
-                    raise ConfigError(f"covariate {name!r} is no column of numbers of the genes; {nearest(name, numbers)}")
+                    raise ConfigError(f"covariate {name!r} is no column of numbers of the genes; "
+                                      f"{nearest(name, numbers)}")
             table = genes[list(covariates)].to_numpy(np.float32)
             if not np.isfinite(table).all():
                 raise SchemaError(f"{int((~np.isfinite(table)).any(axis=1).sum()):,} genes have a missing covariate "

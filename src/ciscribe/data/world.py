@@ -33,7 +33,7 @@ from ciscribe.sequence import BASES, N
 ELEMENT_KINDS = ("promoter", "enhancer", "decoy_open", "decoy_poised", "decoy_closed")
 SIGNAL_BIN = 32
 """Resolution of the signals in bp."""
-_ACETYLATED = {"decoy_open": 0.7, "decoy_poised": 0.15}  # share of decoys that the signals cannot tell from enhancers
+_ACETYLATED = {"decoy_open": 0.85, "decoy_poised": 0.15}  # share of decoys that the signals cannot tell from enhancers
 _NOISE = {"atac": 0.45, "h3k27ac": 0.2}  # sd of ln height, drawn an element, cell and assay
 TRUE_EFFECT = 0.02
 """Smallest drop of log10 expression that counts as a true link."""
@@ -107,7 +107,7 @@ class World:
         """Length of each chromosome in bp."""
         return {chrom: len(codes) for chrom, codes in self.genome.items()}
 
-    def windows(self, gene_ids: list[str] | None = None, half: int = 16_384) -> tuple[ndarray, int]:
+    def windows(self, gene_ids: list[str] | None = None, half: int = 11_264) -> tuple[ndarray, int]:
         """Sequence around the TSS of genes, and where the TSS is in it.
 
         Parameters
@@ -417,7 +417,7 @@ def _tracks(elements: pd.DataFrame, sizes: dict[str, int], cells: tuple[str, ...
     offset = np.arange(-60, 61)
     bp = offset * SIGNAL_BIN
     narrow = np.exp(-0.5 * (bp / 90.0) ** 2)
-    broad = np.exp(-0.5 * (bp / 450.0) ** 2) * (1 - 0.6 * np.exp(-0.5 * (bp / 110.0) ** 2))  # a dip at the open site
+    broad = np.exp(-0.5 * (bp / 300.0) ** 2) * (1 - 0.6 * np.exp(-0.5 * (bp / 110.0) ** 2))  # a dip at the open site
     center = ((elements["start"] + elements["end"]) // 2 // SIGNAL_BIN).to_numpy()
     promoter = (elements["kind"] == "promoter").to_numpy()
     tracks = []

@@ -37,6 +37,8 @@ class ExpressionHead(nn.Module):
         if pool == "attention":
             self.query = nn.Linear(d_model, 4)
             width = d_model * 5
+        # a few elements move a mean over hundreds of bins by little: bring every feature to unit variance
+        self.norm = nn.Identity() if pool == "center" else nn.BatchNorm1d(width)
         self.mlp = nn.Sequential(nn.Dropout(dropout), nn.Linear(width + n_covariates, d_model), nn.ReLU(),
                                  nn.Dropout(dropout), nn.Linear(d_model, d_model), nn.ReLU(),
                                  nn.Linear(d_model, n_targets))
@@ -56,6 +58,7 @@ class ExpressionHead(nn.Module):
         elif self.pool == "attention":
             weight = self.query(H).softmax(dim=1)  # B bins 4
             pooled.append(torch.einsum("bnd,bnk->bkd", H, weight).flatten(1))
+        features = self.norm(torch.cat(pooled, dim=1))
         if covariates is not None:
-            pooled.append(covariates.to(H.dtype))
-        return self.mlp(torch.cat(pooled, dim=1))
+            features = torch.cat([features, covariates.to(H.dtype)], dim=1)
+        return self.mlp(features)

@@ -215,14 +215,18 @@ class Bottleneck(nn.Module):
                  d_empty: int | None = None):
         super().__init__()
         self.generator, self.mask, self.predictor = generator, mask, predictor
-        self.empty = None if d_empty is None else nn.Parameter(0.02 * torch.randn(d_empty))
+        self.empty = None if d_empty is None else nn.Parameter(torch.randn(d_empty))
 
     def cover(self, tokens: Float[Tensor, "B bins d"], m: Float[Tensor, "B bins"]) -> Float[Tensor, "B bins d"]:
-        """Show each token to the degree `m`; a closed bin shows the empty token (or zeros)."""
+        """Show each token to the degree `m`; a closed bin shows the empty token (or zeros).
+
+        With an empty token, tokens are brought to unit root mean square first, so that `m` alone says how much
+        of a bin is seen next to it.
+        """
         m = m.unsqueeze(-1).to(tokens.dtype)
         if self.empty is None:
             return tokens * m
-        return torch.lerp(self.empty.to(tokens.dtype).expand_as(tokens), tokens, m)
+        return torch.lerp(self.empty.to(tokens.dtype).expand_as(tokens), F.rms_norm(tokens, tokens.shape[-1:]), m)
 
     def posterior(self, E: Float[Tensor, "B bins d"], S: Float[Tensor, "B S bins"] | None) -> Posterior:
         """Beta of the mask from what the generator may see, `E`, and the signals."""

@@ -17,6 +17,7 @@ from ciscribe.models import registry
 from ciscribe.plot.tracks import Locus
 from ciscribe.report import sections as parts
 from ciscribe.report.build import build_report
+from ciscribe.report.markup import number_text
 from ciscribe.train.baselines import CARDS
 
 _UNITS = {"log10p1": "log10(TPM + 1)", "log2p1": "log2(TPM + 1)", "none": "expression"}
@@ -65,17 +66,18 @@ def _tiles(
     scores = metrics["models"][main]
     mean = scores["mean"]["pearson"]
     rivals = {n: m["mean"]["pearson"]["value"] for n, m in metrics["models"].items() if n != main}
+    rivals = {n: r for n, r in rivals.items() if r is not None}  # a correlation of something constant is undefined
     best = max(rivals, key=lambda n: rivals[n]) if rivals else None
     tiles = [
         (
             "Pearson r, test genes",
-            f"{mean['value']:.3f}",
-            f"95 % interval {mean['low']:.3f} to {mean['high']:.3f}, mean over targets",
+            number_text(mean["value"]),
+            f"95 % interval {number_text(mean['low'])} to {number_text(mean['high'])}, mean over targets",
         )
     ]
     if best:
         tiles.append(("Best baseline", f"{rivals[best]:.3f}", f"{best.replace('_', ' ')}, same split"))
-    if metrics["noise_ceiling"]:
+    if metrics["noise_ceiling"] and mean["value"] is not None and metrics["noise_ceiling"]["mean"]:
         ceiling = metrics["noise_ceiling"]["mean"]
         tiles.append(
             (
@@ -88,7 +90,7 @@ def _tiles(
         tiles.append(
             (
                 "Across targets",
-                f"{scores['across_target']['value']:.3f}",
+                number_text(scores["across_target"]["value"]),
                 "r of the differences within a gene",
             )
         )
