@@ -15,7 +15,7 @@ from rich.text import Text
 from ciscribe import __version__
 from ciscribe.errors import CiscribeError
 
-app = App(name="ciscribe", version=__version__,
+app = App(name="ciscribe", version=__version__, suppress_keyboard_interrupt=False,  # `main` has a word to say
           help="Reads, explains and writes the cis-regulatory code.\n\n"
                "Start with `ciscribe demo`, then `ciscribe run configs/worm.yaml`.")
 data_app = App(name="data", help="Build what a training reads.")

@@ -141,11 +141,13 @@ class TrainConfig(_Part):
 
 
 class ElementsConfig(_Part):
-    """How elements are called; see `ciscribe.elements.call`."""
+    """How elements are called: the `bp_fraction` of the bases that the mask opens most, or every bin whose mean mask
+    reaches `threshold` when that is given; see `ciscribe.elements.call`.
+    """
 
-    bp_fraction: float | None = Field(default=None, gt=0, lt=1)
-    threshold: float = Field(default=0.5, gt=0, lt=1)
-    merge_bins: int = Field(default=1, ge=0)
+    bp_fraction: float = Field(default=0.1, gt=0, lt=1)
+    threshold: float | None = Field(default=None, gt=0, lt=1)
+    merge_bins: int = Field(default=0, ge=0)
     max_per_gene: int = Field(default=24, ge=1)
     folds: list[Literal["train", "valid", "test"]] = ["test"]
     peak_tracks: list[str] | None = None

@@ -22,7 +22,6 @@ for _i, _base in enumerate(BASES):
     _ENCODE[ord(_base)] = _ENCODE[ord(_base.lower())] = _i
 _DECODE = np.frombuffer(b"ACGTN", dtype=np.uint8)
 _COMPLEMENT = np.array([3, 2, 1, 0, 4], dtype=np.uint8)
-_ONE_HOT = np.concatenate([np.eye(4, dtype=np.int8), np.zeros((1, 4), np.int8)])
 
 
 def encode(sequence: str | bytes) -> UInt8[ndarray, " L"]:
@@ -50,7 +49,7 @@ def one_hot(codes: UInt8[ndarray, "*batch L"]) -> Int8[ndarray, "*batch 4 L"]:
     >>> one_hot(encode("CN")).tolist()
     [[0, 0], [1, 0], [0, 0], [0, 0]]
     """
-    return np.ascontiguousarray(np.moveaxis(_ONE_HOT[codes], -1, -2))
+    return (codes[..., None, :] == np.arange(4, dtype=np.uint8)[:, None]).view(np.int8)
 
 
 def one_hot_tensor(codes: Shaped[Tensor, "B L"]) -> Float[Tensor, "B 4 L"]:

@@ -301,7 +301,8 @@ class Run:
         sizes = dict(zip(store.meta["chroms"], store.meta["sizes"], strict=True))
         called = call_elements(posterior.mean.numpy(), posterior.sd.numpy(), starts, genes["chrom"].tolist(),
                                genes["gene_id"].tolist(), resolution=store.spec.resolution,
-                               threshold=c.elements.threshold, max_bp_fraction=c.elements.bp_fraction,
+                               threshold=c.elements.threshold or 0.5,
+                               max_bp_fraction=None if c.elements.threshold else c.elements.bp_fraction,
                                merge_bins=c.elements.merge_bins, strands=strands, chrom_sizes=sizes)
         batch = store.batch(rows)
         inputs = model_inputs(batch)

@@ -89,6 +89,7 @@ def save(folder: str | Path, name: str, model: nn.Module, arguments: dict[str, A
     with atomic_folder(folder) as temporary:
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
         save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt", "model": name})
+        (temporary / "model.safetensors").chmod(0o644)  # safetensors writes for the owner only
         write_json(temporary / "config.json", {"format": FORMAT, "model": name, "ciscribe": __version__,
                                                "arguments": arguments, "facts": facts, "provenance": provenance()})
         n = sum(p.numel() for p in model.parameters())

@@ -31,9 +31,9 @@ CARD = Card(
         "resolution > 1 embeds the sequence with a convolutional stem and runs mask and state space on bins.",
         "The signal branch of the mask is calibrated per track on training windows (calibrate=False: as published).",
         "The stem is shared by generator and predictor.",
-        "A masked bin is mixed with a learned empty token, m·token + (1 − m)·empty, instead of being scaled by m: "
-        "the normalization of the first layer undoes a scaling, so that a half-closed bin would be seen in full "
-        "(empty_token=False: as published).",
+        "A masked bin is mixed with a learned empty token, m·token + (1 − m)·empty with tokens of unit size, instead "
+        "of being scaled by m: the normalization of the first layer undoes a scaling, so that a half-closed bin "
+        "would be seen in full (empty_token=False: as published).",
         "The hard variant multiplies by the 0/1 mask; it does not pack the selected positions next to each other, "
         "so its cost does not fall with the mask.",
         "pool='window' or 'attention' joins means over all bins to the mean of the central 2,000 bp.",
@@ -96,6 +96,8 @@ class Seq2Exp(nn.Module):
         Of the convolutional stem (resolution > 1), and in the layers.
     empty_token
         What a closed bin shows: True a learned vector, False zeros (published).
+    calibrate
+        Whether `calibrate` (called before training) scales the tracks in the mask; False: as published.
     use_generator, use_signals, use_mask
         Ablations: no generator (signals decide), no signal branch (sequence decides), no mask at all (every bin
         open, the same predictor).
@@ -108,12 +110,12 @@ class Seq2Exp(nn.Module):
                  z_scale: float = 1.0, thresholds: tuple[float, ...] | None = None,
                  weights: tuple[float, ...] | None = None, center_bp: int = 2000, include_bp: int = 2000,
                  pool: Literal["center", "window", "attention"] = "center", stem_channels: int = 48,
-                 dropout: float = 0.0, empty_token: bool = True, use_generator: bool = True,
+                 dropout: float = 0.0, empty_token: bool = True, calibrate: bool = True, use_generator: bool = True,
                  use_signals: bool = True, use_mask: bool = True):
         super().__init__()
         soft = kind == "soft"
         self.resolution, self.include_bp, self.use_mask = resolution, include_bp, use_mask
-        self.n_signals = n_signals
+        self.n_signals, self.is_calibrated = n_signals, calibrate
         self.embed = ConvStem(d_model, resolution, channels=stem_channels)
         self.embed_signals = nn.Linear(n_signals, d_model) if n_signals else None
         mask = BetaMask(
@@ -135,7 +137,7 @@ class Seq2Exp(nn.Module):
 
     def calibrate(self, S: Float[Tensor, "B S bins"]) -> None:
         """Set the per-track scale of the mask's signal branch from training windows."""
-        if self.n_signals:
+        if self.n_signals and self.is_calibrated:
             self.bottleneck.mask.calibrate(S)
 
     def include(self, n_bins: int) -> Float[Tensor, " bins"]:
