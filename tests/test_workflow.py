@@ -349,7 +349,7 @@ def test_run__absent_gpu(copy, monkeypatch):
     folder, raw = copy
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match=r"device 'cuda' was asked for, but PyTorch sees no GPU.* use device cpu"):
-        start(folder / "run", merged(raw, {"train": {"device": "cuda"}})).run()
+        start(folder / "run", merged(raw, {"seed": 99, "train": {"device": "cuda"}})).run()
 
 
 def test_run__model_folder_of_another_model(copy):

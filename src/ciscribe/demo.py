@@ -33,6 +33,7 @@ def demo_config(root: str | Path, cells: tuple[str, ...], *, fast: bool = False,
         "train": {"epochs": 2 if fast else 25, "batch_size": 16, "learning_rate": 3e-3, "weight_decay": 0.05,
                   "average": 0.98, "max_shift": 256, "reverse_complement": True,
                   "loss": {"mask_kl": 0.001, "contrast": 1.0}},
+        "elements": {"bp_fraction": 0.2},
         "report": {"title": "Demonstration: a simulated genome with known regulation"},
     }
 

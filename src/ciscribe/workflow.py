@@ -42,6 +42,7 @@ STEPS = ("data", "train", "predict", "evaluate", "elements", "report")
 _OUTPUTS = {"data": ("data/meta.json",), "train": ("model/model.safetensors", "log.csv"),
             "predict": ("predictions.parquet",), "evaluate": ("metrics.json",),
             "elements": ("elements.bed", "elements.parquet"), "report": ("report.html",)}
+_MACHINE = ("device", "n_devices", "n_workers", "n_threads")  # a run may move to another machine
 _CHECKSUM_BELOW = 2 * 2**30  # bytes; larger inputs are named by size and time only
 
 
@@ -93,7 +94,8 @@ class Run:
         if step == "data":
             data = {k: v for k, v in c["data"].items() if k not in ("root", "annotation", "truth")}
             return digest([data, c["window"], c["split"], c["train"]["max_shift"], files])
-        depends = {"train": ("data", [c["seed"], c["model"], c["train"]]), "predict": ("train", []),
+        plan = {k: v for k, v in c["train"].items() if k not in _MACHINE}
+        depends = {"train": ("data", [c["seed"], c["model"], plan]), "predict": ("train", []),
                    "evaluate": ("predict", [c["data"]["truth"]]), "elements": ("evaluate", [c["elements"]]),
                    "report": ("elements", [c["report"], annotation])}
         before, own = depends[step]
@@ -146,7 +148,8 @@ class Run:
                 shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
             facts = getattr(self, f"_{step}")()
             seconds = round(time.perf_counter() - start, 1)
-            state = self._state()
+            done = self._state()["steps"]
+            state: dict[str, Any] = {"steps": {k: done[k] for k in STEPS[:STEPS.index(step)] if k in done}}
             state["steps"][step] = {"fingerprint": self.fingerprint(step), "seconds": seconds,
                                     "provenance": provenance(seed=self.config.seed), **(facts or {})}
             write_json(self.folder / "provenance.json", state)

@@ -99,7 +99,7 @@ def _tiles(
         (
             "Elements called",
             f"{len(calls):,}",
-            f"for {predictions.loc[predictions['fold'] == 'test', 'gene_id'].nunique():,} test genes",
+            f"for {calls['gene_id'].nunique():,} genes",
         )
     )
     if benchmark is not None:

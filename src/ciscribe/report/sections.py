@@ -282,6 +282,7 @@ def benchmark_section(
     curves: pd.DataFrame | None = None,
     suff_nec: pd.DataFrame | None = None,
     *,
+    links: pd.DataFrame | None = None,
     main: str | None = None,
 ) -> Section | None:
     """Compare calls with known elements at equal base pairs, and ask whether the prediction rests on them.
@@ -294,6 +295,8 @@ def benchmark_section(
         Columns ``method, bp, precision, recall``.
     suff_nec
         Columns ``budget, kind, order, r``.
+    links
+        The same of element–gene pairs, with ``called_pairs`` and ``budget_pairs``.
     main
         The method that the report is about; None takes the first of the table.
     """
@@ -314,17 +317,14 @@ def benchmark_section(
                 caption,
                 "Precision against recall of element calls",
             )
-        columns = [c for c in _BENCHMARK if c in table.columns]
-        ranked = table.sort_values("auprc", ascending=False, kind="stable")
-        rows = [
-            (
-                display_name(str(row["method"])),
-                *(count_text(row[c]) if c.endswith("_bp") else number_text(row[c]) for c in columns),
+        body += _ranking(table, main)
+        if links is not None and len(links):
+            body += Markup(
+                "<h3>Which element for which gene?</h3><p>The same for pairs of an element and a gene, at equal "
+                "numbers of pairs; peaks are paired with every gene whose window they lie in, as they are and "
+                "divided by distance.</p>"
             )
-            for row in ranked.to_dict("records")
-        ]
-        strong = [i for i, name in enumerate(ranked["method"]) if str(name) == main]
-        body += table_html(("Method", *(_BENCHMARK[c] for c in columns)), rows, strong=strong[0] if strong else False)
+            body += _ranking(links, main)
     if suff_nec is not None and len(suff_nec):
         caption = (
             "Base pairs are ranked by each method. Left: the model sees only the best ones. Right: the model "
@@ -334,22 +334,41 @@ def benchmark_section(
         body += Markup("<h3>Does the prediction rest on them?</h3>")
         body += figure_html(plot_budget_curves(suff_nec), "budget", caption, "Sufficiency and necessity of elements")
     return Section(
-        "Elements against the truth",
+        "Do predictions rest on the elements?" if table is None else "Elements against the truth",
         "benchmark",
-        "Are the called base pairs the ones that drive expression? Methods are compared at equal base pairs, "
+        "How much of the prediction the best bases carry, alone and by their absence."
+        if table is None
+        else "Are the called base pairs the ones that drive expression? Methods are compared at equal base pairs, "
         "so that calling more is no advantage.",
         body,
     )
 
 
+def _ranking(table: pd.DataFrame, main: str) -> Markup:
+    """Scores of the methods of a benchmark, best first."""
+    columns = [c for c in _BENCHMARK if c in table.columns]
+    ranked = table.sort_values("auprc", ascending=False, kind="stable")
+    rows = [
+        (
+            display_name(str(row["method"])),
+            *(count_text(row[c]) if c.endswith(("_bp", "_pairs")) else number_text(row[c]) for c in columns),
+        )
+        for row in ranked.to_dict("records")
+    ]
+    strong = [i for i, name in enumerate(ranked["method"]) if str(name) == main]
+    return table_html(("Method", *(_BENCHMARK[c] for c in columns)), rows, strong=strong[0] if strong else False)
+
+
 _BENCHMARK = {
     "auprc": "AUPRC",
-    "auprc_full": "AUPRC, all bp",
+    "auprc_full": "AUPRC, all calls",
     "precision": "Precision",
     "recall": "Recall",
     "f1": "F1",
     "called_bp": "Called bp",
     "budget_bp": "Budget bp",
+    "called_pairs": "Called pairs",
+    "budget_pairs": "Budget pairs",
 }
 
 
