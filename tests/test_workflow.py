@@ -82,6 +82,37 @@ def test_run__makes_every_file_that_was_promised(simulated):
     assert record["data"]["inputs"]["genome"].startswith("sha256:")
 
 
+def test_run__model_without_a_mask_gets_a_report_and_no_elements(simulated, tmp_path):
+    folder, raw, _ = simulated
+    shutil.copytree(folder, tmp_path / "run")
+    model = {"name": "prism", "arguments": {k: v for k, v in raw["model"]["arguments"].items()
+                                            if k not in ("include_bp", "center_bp")}}
+    lines = []
+    start(tmp_path / "run", raw | {"model": model}, lines).run()
+    assert any("has no mask" in line for line in lines)
+    assert len(pd.read_parquet(tmp_path / "run" / "elements.parquet")) == 0
+    assert (tmp_path / "run" / "elements.bed").exists()
+    assert not (tmp_path / "run" / "mask.npz").exists()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "prism" in page
+    assert 'id="benchmark"' not in page
+
+
+def test_run__a_step_done_again_puts_the_later_ones_out_of_date(simulated, tmp_path):
+    folder, raw, _ = simulated
+    shutil.copytree(folder, tmp_path / "run")
+    start(tmp_path / "run", raw).run("predict", again=True)
+    assert again(tmp_path / "run", raw) == ["evaluate", "elements", "report"]
+
+
+def test_fingerprint__another_machine_is_the_same_run(simulated):
+    folder, raw, _ = simulated
+    other = merged(raw, {"train": {"n_threads": 2, "n_workers": 1, "device": None}})
+    ours = Run(folder, parse_config(raw)).fingerprint("report")
+    assert Run(folder, parse_config(other)).fingerprint("report") == ours
+    assert Run(folder, parse_config(raw | {"seed": 4})).fingerprint("report") != ours
+
+
 def test_run__predictions_metrics_and_elements_say_what_they_should(simulated):
     folder, _, _ = simulated
     table = pd.read_parquet(folder / "predictions.parquet")

@@ -141,8 +141,10 @@ class TrainConfig(_Part):
 
 
 class ElementsConfig(_Part):
-    """How elements are called: the `bp_fraction` of the bases that the mask opens most, or every bin whose mean mask
-    reaches `threshold` when that is given; see `ciscribe.elements.call`.
+    """How elements are called.
+
+    The `bp_fraction` of the bases that the mask opens most, or every bin whose mean mask reaches `threshold` when
+    that is given; see `ciscribe.elements.call`.
     """
 
     bp_fraction: float = Field(default=0.1, gt=0, lt=1)

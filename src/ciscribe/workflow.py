@@ -31,6 +31,7 @@ from ciscribe.models import registry
 from ciscribe.oracle import MaskPosterior, Oracle
 from ciscribe.provenance import atomic_path, checksum, digest, provenance, write_json, write_text
 from ciscribe.report.run import write_run_report
+from ciscribe.schema import ELEMENT_COLUMNS
 from ciscribe.train import baselines
 from ciscribe.train.baselines import features, run_baselines
 from ciscribe.train.evaluate import model_inputs, predict_rows, prediction_table, truncation_curve
@@ -42,6 +43,7 @@ STEPS = ("data", "train", "predict", "evaluate", "elements", "report")
 _OUTPUTS = {"data": ("data/meta.json",), "train": ("model/model.safetensors", "log.csv"),
             "predict": ("predictions.parquet",), "evaluate": ("metrics.json",),
             "elements": ("elements.bed", "elements.parquet"), "report": ("report.html",)}
+_BENCHMARKS = ("benchmark.parquet", "benchmark_curves.parquet", "benchmark_links.parquet")
 _MACHINE = ("device", "n_devices", "n_workers", "n_threads")  # a run may move to another machine
 _CHECKSUM_BELOW = 2 * 2**30  # bytes; larger inputs are named by size and time only
 
@@ -295,8 +297,15 @@ class Run:
         c, store, oracle = self.config, self.store, self.oracle()
         rows = np.concatenate([store.rows(f) for f in c.elements.folds])
         rows.sort()
+        for name in ("sufficiency_necessity.parquet", "mask.npz", *_BENCHMARKS):
+            (self.folder / name).unlink(missing_ok=True)
         if not oracle.has_mask:
-            raise ConfigError(f"{c.model.name} has no mask, so it calls no elements; use seq2exp, or stop at evaluate")
+            self.tell(f"  {c.model.name} has no mask, so it calls no elements; seq2exp does")
+            empty = pd.DataFrame({name: [] for name in ELEMENT_COLUMNS})
+            write_bed(self.folder / "elements.bed", empty[["chrom", "start", "end"]].astype({"start": int, "end": int}))
+            with atomic_path(self.folder / "elements.parquet") as temporary:
+                empty.to_parquet(temporary, index=False)
+            return {"elements": 0}
         posterior = self._posterior(oracle, rows)
         genes = store.genes.iloc[rows]
         starts, flip = store.starts(rows)
@@ -340,8 +349,6 @@ class Run:
 
     def _benchmark(self, called: pd.DataFrame, rows: np.ndarray) -> None:
         """Compare the calls and the peaks of every track with the truth, where it is known."""
-        for name in ("benchmark.parquet", "benchmark_curves.parquet", "benchmark_links.parquet"):
-            (self.folder / name).unlink(missing_ok=True)
         if self.config.data.truth is None:
             return
         links = pd.read_csv(self._truth("links.tsv"), sep="\t")

@@ -212,3 +212,29 @@ def test_expression_loss__terms_are_weighted_and_only_those_asked_for():
     assert float(terms["contrast"]) == pytest.approx(0.5 * (1.5**2 + 1 + 0.5**2) / 3)
     assert float(terms["expression_do"]) == pytest.approx(2.0)
     assert float(terms["diversity"]) == pytest.approx(14.0)
+
+
+def test_plan__processes_that_train_together_share_the_genes(store, monkeypatch):
+    """Two ranks read every gene between them, as many steps each; alone, one reads all in the same order."""
+    data = loader(store, "train", 5, shuffle=True, max_shift=3, seed=7)
+    alone = [(rows.tolist(), shift.tolist()) for rows, shift in data.sampler]
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    shares = []
+    for rank in (0, 1):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        shares.append([(rows.tolist(), shift.tolist()) for rows, shift in data.sampler])
+        assert len(shares[-1]) == len(data.sampler)
+    together = [step for pair in zip(*shares, strict=True) for step in pair]
+    assert together[:len(alone)] == alone
+    assert all(step in alone for step in together)
+
+
+@pytest.mark.slow
+def test_fit__two_processes_train_one_model(store, tmp_path):
+    spec = FitSpec(epochs=2, batch_size=3, learning_rate=3e-3, average=0.7, device="cpu", n_devices=2, n_threads=1)
+    before = [p.clone() for p in network().parameters()]
+    model, log = train(store, network(), spec, tmp_path)
+    assert log["epoch"].tolist() == [0, 1]
+    assert np.isfinite(log["valid_mse"]).all()
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))

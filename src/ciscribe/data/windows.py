@@ -451,15 +451,26 @@ class _Plan(Sampler):
         self.epoch = epoch
 
     def __len__(self) -> int:
+        return -(-self._n_steps() // _share()[1])
+
+    def _n_steps(self) -> int:
         return -(-len(self.rows) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[ndarray, ndarray | None]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         rows = rng.permutation(self.rows) if self.shuffle else self.rows
-        for i in range(0, len(rows), self.batch_size):
-            part = rows[i:i + self.batch_size]
-            shift = rng.integers(-self.max_shift, self.max_shift + 1, len(part)) if self.max_shift else None
-            yield part, shift
+        shift = rng.integers(-self.max_shift, self.max_shift + 1, len(rows)) if self.max_shift else None
+        rank, world = _share()
+        for i in range(len(self)):  # processes that train together take turns; the last round may start over
+            first = (i * world + rank) % self._n_steps() * self.batch_size
+            part = slice(first, first + self.batch_size)
+            yield rows[part], None if shift is None else shift[part]
+
+
+def _share() -> tuple[int, int]:
+    """Rank of this process, and how many train together."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
 
 
 def loader(store: WindowStore, rows: Iterable[int] | str, batch_size: int, *, shuffle: bool = False,

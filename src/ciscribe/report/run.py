@@ -44,9 +44,13 @@ def write_run_report(folder: Path, config: RunConfig, store: WindowStore) -> Non
             parts.metrics_section(metrics),
             parts.accuracy_section(predictions, units=_UNITS[config.data.expression.transform]),
             parts.loci_section(_loci(folder, config, store, elements, predictions)),
-            parts.elements_section(elements),
+            parts.elements_section(elements if len(elements) else None),
             parts.benchmark_section(
-                tables["benchmark"], tables["benchmark_curves"], tables["sufficiency_necessity"], main=main
+                tables["benchmark"],
+                tables["benchmark_curves"],
+                tables["sufficiency_necessity"],
+                links=tables["benchmark_links"],
+                main=main,
             ),
             parts.truncation_section(metrics),
             parts.training_section(pd.read_csv(folder / "log.csv")),
@@ -120,6 +124,8 @@ def _loci(
     folder: Path, config: RunConfig, store: WindowStore, elements: pd.DataFrame, predictions: pd.DataFrame
 ) -> list[Locus]:
     """Loci named by the configuration, then the genes with the largest measured effects away from the TSS."""
+    if not (folder / "mask.npz").exists():  # a model without a mask
+        return []
     with np.load(folder / "mask.npz") as saved:
         rows, mean, sd = saved["rows"], saved["mean"].astype(np.float32), saved["sd"].astype(np.float32)
     ids = store.genes["gene_id"].to_numpy()[rows]

@@ -5,6 +5,7 @@ random numbers of an epoch depend on the seed and the epoch alone, so that a tra
 resumed ends with the weights of one that was not.
 """
 
+import copy
 import logging
 import math
 import signal
@@ -58,7 +59,8 @@ class FitSpec:
     precision
         ``auto``: bf16 on a GPU, else fp32.
     device
-        None takes a GPU when there is one; several with `n_devices` (DDP).
+        None takes a GPU when there is one. `n_devices` of them (or, on the CPU, processes) train in parallel (DDP):
+        each takes every n-th step's genes, so a step of the optimizer sees `batch_size` genes from each.
     n_devices, n_workers, n_threads
         Of GPUs; of reading processes; of CPU threads (None leaves PyTorch's choice).
     """
@@ -89,16 +91,14 @@ class _Trainee(L.LightningModule):
     def __init__(self, model: nn.Module, spec: FitSpec, seed: int, identity: str):
         super().__init__()
         self.model, self.spec, self.seed, self.identity = model, spec, seed, identity
-        self.averaged = torch.optim.swa_utils.AveragedModel(
-            model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(spec.average), use_buffers=False
-        ) if spec.average else None
+        self.averaged = copy.deepcopy(model).requires_grad_(False) if spec.average else None
         self._observed: list[torch.Tensor] = []
         self._predicted: list[torch.Tensor] = []
 
     @property
     def best_guess(self) -> nn.Module:
         """The network that is validated and saved."""
-        return self.model if self.averaged is None else self.averaged.module
+        return self.averaged or self.model
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         if batch_idx == 0:  # Lightning leaves the epoch's own hook out in the first epoch after a resumption
@@ -120,9 +120,13 @@ class _Trainee(L.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
-            for mine, theirs in zip(self.averaged.module.buffers(), self.model.buffers(), strict=True):
+        if self.averaged is None:
+            return
+        step = 1.0 if self.trainer.global_step <= 1 else 1 - self.spec.average
+        with torch.no_grad():
+            for mine, theirs in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
+                mine.lerp_(theirs, step)
+            for mine, theirs in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
                 mine.copy_(theirs)  # running statistics follow the model
 
     def validation_step(self, batch: Batch, i_batch: int) -> None:
@@ -195,6 +199,9 @@ class _Log(Callback):
         self.tell = tell or (lambda line: None)
         self.rows: list[dict[str, float]] = []
 
+    def __getstate__(self) -> dict[str, Any]:  # a process of its own (DDP) cannot call back, so it prints
+        return self.__dict__ | {"tell": print}
+
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
 
@@ -264,8 +271,7 @@ def fit(model: nn.Module, train: DataLoader, valid: DataLoader, spec: FitSpec, *
         warnings.simplefilter("ignore")  # advice about workers and log intervals, not for users of a workflow
         trainer = L.Trainer(
             max_epochs=spec.epochs, accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=spec.n_devices if device.type == "cuda" else 1,
-            strategy="ddp" if spec.n_devices > 1 and device.type == "cuda" else "auto",
+            devices=spec.n_devices, strategy="ddp_spawn" if spec.n_devices > 1 else "auto",
             precision="bf16-mixed" if bf16 else "32-true", gradient_clip_val=spec.gradient_clip, callbacks=callbacks,
             logger=CSVLogger(folder, name="", version=""), enable_progress_bar=progress, enable_model_summary=False,
             num_sanity_val_steps=0, use_distributed_sampler=False)
@@ -277,9 +283,11 @@ def fit(model: nn.Module, train: DataLoader, valid: DataLoader, spec: FitSpec, *
             signal.signal(signal.SIGINT, on_interrupt)
             raise KeyboardInterrupt from stop
     state = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
-    prefix = "averaged.module." if spec.average else "model."
+    prefix = "averaged." if spec.average else "model."
     model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-    return model.cpu().eval(), pd.DataFrame(log.rows)
+    # processes of their own hand nothing back; what they kept is in the checkpoint
+    rows = torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True)["callbacks"][log.state_key]["rows"]
+    return model.cpu().eval(), pd.DataFrame(rows)
 
 
 def _checked(checkpoint: Path) -> Path | None:
