@@ -391,14 +391,6 @@ def test_run__model_folder_of_another_model(copy):
         start(folder / "run", raw).run("predict", again=True)
 
 
-def test_run__model_without_a_mask_calls_no_elements(copy):
-    folder, raw = copy
-    raw["model"] = {"name": "caduceus", "arguments": {"d_model": 8, "n_layers": 1, "d_state": 2, "stem_channels": 4}}
-    with pytest.raises(ConfigError, match="caduceus has no mask, so it calls no elements; use seq2exp, or stop at"):
-        start(folder / "run", raw).run()
-    metrics = json.loads((folder / "run" / "metrics.json").read_text())
-    assert metrics["main"] == "caduceus"
-
 
 def test_run__truth_folder_without_the_file(copy):
     folder, raw = copy

@@ -302,7 +302,7 @@ class Run:
         if not oracle.has_mask:
             self.tell(f"  {c.model.name} has no mask, so it calls no elements; seq2exp does")
             empty = pd.DataFrame({name: [] for name in ELEMENT_COLUMNS})
-            write_bed(self.folder / "elements.bed", empty[["chrom", "start", "end"]].astype({"start": int, "end": int}))
+            write_bed(self.folder / "elements.bed", pd.DataFrame({"chrom": [], "start": [], "end": []}, dtype=int))
             with atomic_path(self.folder / "elements.parquet") as temporary:
                 empty.to_parquet(temporary, index=False)
             return {"elements": 0}

@@ -23,7 +23,7 @@ CARD = Card(
     paper="Schiff et al., ICML 2024, arXiv:2403.03234; as baseline in Su et al., ICLR 2025, arXiv:2502.13991",
     parameters=574_209,
     differences=(
-        "The two directions of a layer share their in- and out-projection; convolution, step sizes and state matrix are "
+        "The two directions of a layer share the in- and out-projection; convolution, step sizes and state matrix are "
         "each direction's own.",
         "resolution > 1 runs on bins after a convolutional stem.",
         "Reverse-complement equivariance (PS) runs the shared layers on both strands and averages what the head "

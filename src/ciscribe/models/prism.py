@@ -24,7 +24,7 @@ CARD = Card(
     paper="Yang et al., ICLR 2026, arXiv:2602.21550",
     parameters=584_697,
     differences=(
-        "The two directions of a layer share their in- and out-projection; convolution, step sizes and state matrix are "
+        "The two directions of a layer share the in- and out-projection; convolution, step sizes and state matrix are "
         "each direction's own.",
         "resolution > 1 runs on bins after a convolutional stem.",
         "The confounder encoder's kernel sizes are not published; ours (9, 5, pooled mean) has about as many "

@@ -28,7 +28,7 @@ CARD = Card(
     code="written from the paper",
     parameters=1_114_371,
     differences=(
-        "The two directions of a layer share their in- and out-projection; convolution, step sizes and state matrix are "
+        "The two directions of a layer share the in- and out-projection; convolution, step sizes and state matrix are "
         "each direction's own.",
         "resolution > 1 embeds the sequence with a convolutional stem and runs mask and state space on bins.",
         "The signal branch of the mask is calibrated per track on training windows (calibrate=False: as published).",
