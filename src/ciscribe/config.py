@@ -150,6 +150,7 @@ class ElementsConfig(_Part):
     bp_fraction: float = Field(default=0.1, gt=0, lt=1)
     threshold: float | None = Field(default=None, gt=0, lt=1)
     merge_bins: int = Field(default=0, ge=0)
+    trim: float = Field(default=0.5, ge=0, le=1)
     max_per_gene: int = Field(default=24, ge=1)
     folds: list[Literal["train", "valid", "test"]] = ["test"]
     peak_tracks: list[str] | None = None

@@ -30,10 +30,10 @@ def demo_config(root: str | Path, cells: tuple[str, ...], *, fast: bool = False,
             "pool": "window", "dropout": 0.1, "include_bp": 0, "prior_scale": 1.0, "beta_min": 0.1, "z_scale": 10.0,
             # open chromatin says where an element is, acetylation (broad, on its flanks) what it does
             "weights": [3.0] * len(cells) + [1.0] * len(cells) + [0.5]}},
-        "train": {"epochs": 2 if fast else 25, "batch_size": 16, "learning_rate": 3e-3, "weight_decay": 0.05,
+        "train": {"epochs": 2 if fast else 30, "batch_size": 16, "learning_rate": 3e-3, "weight_decay": 0.05,
                   "average": 0.98, "max_shift": 256, "reverse_complement": True,
-                  "loss": {"mask_kl": 0.001, "contrast": 1.0}},
-        "elements": {"bp_fraction": 0.2},
+                  "loss": {"mask_kl": 0.003, "contrast": 1.0}},
+        "elements": {"bp_fraction": 0.12},
         "report": {"title": "Demonstration: a simulated genome with known regulation"},
     }
 

@@ -54,7 +54,7 @@ def call_elements(mean: Float[np.ndarray, "G n_bins"] | Float[Tensor, "G n_bins"
                   starts: Sequence[int] | Int[np.ndarray, " G"], chroms: Sequence[str],
                   gene_ids: Sequence[str], *, resolution: int, threshold: float = 0.5,
                   max_bp_fraction: float | None = None,
-                  min_bins: int = 1, merge_bins: int = 1, strands: Sequence[str] | None = None,
+                  min_bins: int = 1, merge_bins: int = 1, trim: int | float = 0.0, strands: Sequence[str] | None = None,
                   chrom_sizes: Mapping[str, int] | None = None) -> pd.DataFrame:
     """Intervals that the model reads for each gene, from the posterior of its mask.
 
@@ -79,6 +79,10 @@ def call_elements(mean: Float[np.ndarray, "G n_bins"] | Float[Tensor, "G n_bins"
         bins (after joining and dropping). Tied bins are called together or not at all.
     min_bins, merge_bins
         Shortest element, and longest gap that is bridged, in bins (0 never joins).
+    trim
+        An open run keeps the bins in which the mask rises above the median of its window by at least this
+        fraction of the run's highest rise (0.5: width at half height), and falls apart where it dips below.
+        0 keeps whole runs. Trimming comes last, so `max_bp_fraction` is an upper bound.
     strands
         Strand each window was read on; rows with ``-`` have bin 0 at the *right* end. None: all were read on
         +.
@@ -119,6 +123,8 @@ def call_elements(mean: Float[np.ndarray, "G n_bins"] | Float[Tensor, "G n_bins"
                              ("merge_bins", merge_bins, 0)):
         if value < low:
             raise ValueError(f"{name} must be at least {low}; got {value}")
+    if not 0 <= trim <= 1:
+        raise ValueError(f"trim must lie in [0, 1]; got {trim}")
     if max_bp_fraction is not None and not 0 < max_bp_fraction <= 1:
         raise ValueError(f"max_bp_fraction must lie in (0, 1]; got {max_bp_fraction}")
 
@@ -134,6 +140,8 @@ def call_elements(mean: Float[np.ndarray, "G n_bins"] | Float[Tensor, "G n_bins"
         threshold = _sparsity_threshold(shown, max_bp_fraction * mean_.size, merge_bins, min_bins)
 
     gene, first, last = _open_runs(shown >= threshold, merge_bins, min_bins)
+    if trim:
+        gene, first, last = _trim(mean_, gene, first, last, trim, min_bins)
     n = last - first
     score = _run_sum(mean_, gene, first, last) / n
     score_sd = np.sqrt(_run_sum(sd_**2, gene, first, last)) / n
@@ -376,6 +384,17 @@ def _open_runs(on: np.ndarray, merge_bins: int, min_bins: int) -> tuple[np.ndarr
     row, first, last = row[head], first[head], last[tail]
     long_enough = last - first >= min_bins
     return row[long_enough], first[long_enough], last[long_enough]
+
+
+def _trim(mean: np.ndarray, row: np.ndarray, first: np.ndarray, last: np.ndarray, trim: float, min_bins: int
+          ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Runs cut back to where the mask stands at `trim` of their height over the window's median."""
+    base = np.median(mean, axis=1)
+    on = np.zeros(mean.shape, dtype=bool)
+    for g, f, e in zip(row, first, last, strict=True):
+        part = mean[g, f:e]
+        on[g, f:e] = part >= base[g] + trim * (part.max() - base[g])
+    return _open_runs(on, 0, min_bins)
 
 
 def _run_sum(values: np.ndarray, row: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
