@@ -315,7 +315,8 @@ class Run:
                                genes["gene_id"].tolist(), resolution=store.spec.resolution,
                                threshold=c.elements.threshold or 0.5,
                                max_bp_fraction=None if c.elements.threshold else c.elements.bp_fraction,
-                               merge_bins=c.elements.merge_bins, trim=c.elements.trim, strands=strands, chrom_sizes=sizes)
+                               merge_bins=c.elements.merge_bins, trim=c.elements.trim, strands=strands,
+                               chrom_sizes=sizes)
         batch = store.batch(rows)
         inputs = model_inputs(batch)
         measured = measure_effects(
