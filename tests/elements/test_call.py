@@ -244,7 +244,7 @@ def test_call_elements__trim_keeps_the_width_at_half_height():
     mean = np.full((1, 31), 0.1)
     mean[0, 2:7] = (0.3, 0.55, 0.9, 0.5, 0.3)  # half height over the median: 0.5
     mean[0, 9:12] = (0.7, 0.3, 0.7)  # two summits and a dip below their half height, 0.4
-    at = dict(starts=[0], chroms=["chr1"], gene_ids=["g"], resolution=10, threshold=0.25, merge_bins=0)
+    at = {"starts": [0], "chroms": ["chr1"], "gene_ids": ["g"], "resolution": 10, "threshold": 0.25, "merge_bins": 0}
     whole = call_elements(mean, np.zeros_like(mean), **at)
     assert whole[["start", "end"]].values.tolist() == [[20, 70], [90, 120]]
     trimmed = call_elements(mean, np.zeros_like(mean), trim=0.5, **at)
