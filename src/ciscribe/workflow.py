@@ -361,7 +361,9 @@ class Run:
         links = links.loc[links["gene_id"].isin(universe["gene_id"])]
         true = links.loc[links["label"] == 1]
         main = self.config.model.name
-        methods = {main: pool_elements(called, "effect"), f"{main}_mask": pool_elements(called, "score")}
+        # the truth names what raises expression, so calls are ranked by how much they raise it, in their best cell
+        raising = called.assign(score=called["effect"]).dropna(subset=["score"])
+        methods = {main: pool_elements(raising, "score"), f"{main}_mask": pool_elements(called, "score")}
         chroms = {c: sizes[c] for c in universe["chrom"].unique()}
         for track in read_tracks(self.config):
             if self.config.elements.peak_tracks is None or track.name in self.config.elements.peak_tracks:
@@ -374,7 +376,7 @@ class Run:
                                  control_of=main, seed=self.config.seed)
         pair = links.groupby(["chrom", "start", "end", "gene_id"], as_index=False)
         tested = pd.DataFrame(pair.agg(label=("label", "max"), distance=("distance", "first")))
-        pairs = {main: called.assign(score=called["effect"].abs()).dropna(subset=["score"])}
+        pairs = {main: raising}
         if peaks:
             near = pair_with_genes(methods["peaks_all"], universe, store.genes)
             pairs["peaks_all"] = near

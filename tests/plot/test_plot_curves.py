@@ -48,7 +48,7 @@ def test_plot_training__readable_and_skips_missing(assert_readable):
     figure = plot_training(log)
     assert_readable(figure, at_least=8)
     assert len(figure.axes[0].lines[1].get_xdata()) == 6
-    assert "best 0.700 in epoch 3" in [t.get_text() for t in figure.axes[1].get_legend().get_texts()]
+    assert "kept: epoch 4, r 0.700" in [t.get_text() for t in figure.axes[1].get_legend().get_texts()]
 
 
 def test_plot_training__without_correlation_one_panel():
@@ -93,3 +93,9 @@ def test_plot_truncation__last_window_keeps_its_label(n, assert_readable):
     assert_readable(ax.get_figure())
     assert len(ax.lines[0].get_xdata()) == n
     assert ax.get_xticks().max() == int(200 * 1.5 ** (n - 1))
+
+
+def test_plot_training__marks_the_epoch_that_was_kept():
+    log = pd.DataFrame({"epoch": [0, 1, 2], "train_loss": [1, 0.5, 0.4], "valid_pearson": [0.1, 0.5, 0.6],
+                        "valid_mse": [1.0, 0.3, 0.4]})
+    assert "kept: epoch 2, r 0.500" in [t.get_text() for t in plot_training(log).axes[1].get_legend().get_texts()]

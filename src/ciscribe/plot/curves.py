@@ -43,7 +43,8 @@ def plot_training(log: pd.DataFrame) -> Figure:
     Parameters
     ----------
     log
-        Columns ``epoch`` and any of ``train_loss, valid_loss, valid_pearson``; missing values are skipped.
+        Columns ``epoch`` (from 0; shown from 1) and any of ``train_loss, valid_loss, valid_pearson``; missing values
+        are skipped. The epoch with the lowest ``valid_mse`` (else the highest correlation) is marked as kept.
     """
     check_columns(log, ("epoch",), "a training log")
     losses = [c for c in ("train_loss", "valid_loss") if c in log.columns and bool(log[c].notna().to_numpy().any())]
@@ -60,7 +61,7 @@ def plot_training(log: pd.DataFrame) -> Figure:
             rows = log[["epoch", column]].dropna()
             color, dash = (SLATE, DASHES[1]) if column == "train_loss" else (BLUE, "-")
             ax.plot(
-                rows["epoch"],
+                rows["epoch"] + 1,
                 rows[column],
                 color=color,
                 ls=dash,
@@ -75,9 +76,12 @@ def plot_training(log: pd.DataFrame) -> Figure:
         if columns is losses:
             ax.legend(loc="upper right")
         else:
-            best = log.iloc[int(np.nanargmax(log[columns[0]].to_numpy(float)))]
+            # the weights of the epoch with the lowest validation error are kept, not those of the highest r
+            error = "valid_mse" if "valid_mse" in log.columns else None
+            kept = -log[error].to_numpy(float) if error else log[columns[0]].to_numpy(float)
+            best = log.iloc[int(np.nanargmax(kept))]
             ax.plot(
-                best["epoch"],
+                best["epoch"] + 1,
                 best[columns[0]],
                 marker="o",
                 ms=8,
@@ -85,7 +89,7 @@ def plot_training(log: pd.DataFrame) -> Figure:
                 mec=ORANGE,
                 mew=1.8,
                 ls="",
-                label=f"best {best[columns[0]]:.3f} in epoch {best['epoch']:g}",
+                label=f"kept: epoch {best['epoch'] + 1:g}, r {best[columns[0]]:.3f}",
             )
             ax.legend(loc="lower right")
     return figure

@@ -135,8 +135,8 @@ def metrics_section(metrics: Mapping[str, Any] | None) -> Section | None:
     note = "Higher is better for r and ρ, lower for the errors (MSE, MAE). Small figures: 95 % interval."
     if across:
         note += (
-            " Across targets r: the correlation within each gene over the targets, averaged over genes; it "
-            "asks whether the model knows where a gene is active, not only how active it is."
+            " Across targets r: the correlation of what is left when each gene's mean over the targets is taken "
+            "off; it asks whether the model knows where a gene is active, not only how active it is."
         )
     body += Markup('<p class="note">{}</p>').format(note)
     if several:
