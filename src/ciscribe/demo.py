@@ -13,7 +13,7 @@ from ciscribe.workflow import Run
 def demo_config(root: str | Path, cells: tuple[str, ...], *, fast: bool = False, seed: int = 0) -> dict[str, Any]:
     """Configuration of the demonstration; `root` is the folder that holds ``world/``.
 
-    The model's settings were chosen on the validation chromosome of worlds with other seeds.
+    The settings were chosen on the validation chromosomes of this world and of others with other seeds.
     """
     marks = [f"{mark}_{cell}" for mark in ("atac", "h3k27ac") for cell in cells]
     return {
