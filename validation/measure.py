@@ -25,7 +25,7 @@ alone 0.484 / 0.33; a plain network (±2 kb in 32-bp bins, five dilated residual
 of ±10 kb, 9 epochs) 0.764 / 0.624, MSE 0.231."""
 
 CAVEAT = """Settings were chosen on validation chromosomes, but the element scores and locus figures of
-this test chromosome had been seen for earlier settings. A world not used before (`ciscribe demo --seed 7`, run once) gave
+this test chromosome had been seen for earlier settings. A world not used before (`ciscribe demo --seed 7`, once) gave
 r 0.798, 84.4 % of its ceiling (baselines 0.718 and 0.720), and element
 AUPRC 0.340 against 0.285 for the best peaks."""
 
