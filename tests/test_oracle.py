@@ -4,7 +4,7 @@ from torch import nn
 
 from ciscribe.errors import DeviceError, SchemaError
 from ciscribe.nn.mask import Posterior
-from ciscribe.oracle import Oracle, Scalar, resolve_device
+from ciscribe.oracle import ExpectedBin, LogCounts, Oracle, Probability, Readout, Scalar, WindowSum, resolve_device
 from ciscribe.sequence import one_hot_tensor
 
 B, L, T, S, C = 5, 37, 3, 2, 7
@@ -143,6 +143,41 @@ def test_readout__takes_a_head_and_a_track(codes):
         Oracle(model, Scalar("expresion"), device="cpu").predict(codes)
     with pytest.raises(SchemaError, match=r"needs outputs \(B, T\); got shape \(5, 3, 1\)"):
         Oracle(model, Scalar("profile"), device="cpu").predict(codes)
+
+
+def test_readout__of_any_kind_takes_tensors_and_dictionaries(codes):
+    output = torch.arange(B * T * L, dtype=torch.float32).reshape(B, T, L)
+    for got in (WindowSum(2, 5)(output), WindowSum(2, 5, head="mouse")({"mouse": output, "human": -output})):
+        assert torch.equal(got, output[:, :, 2] + output[:, :, 3] + output[:, :, 4])
+    assert torch.equal(WindowSum(track=1)(output), output[:, 1:2].sum(dim=2))
+    flat = output[:, :, 0]
+    assert torch.equal(LogCounts(track=2)({"counts": flat, "profile": output}), flat[:, 2:])
+    assert torch.equal(Probability()(flat - 40), 1 / (1 + (40 - flat).exp()))
+    one_bin = torch.log(torch.tensor([[0.25, 0.0, 0.75], [0.0, 1.0, 0.0]]))
+    assert torch.allclose(ExpectedBin()(one_bin), torch.tensor([[1.5], [1.0]]))
+
+    class Tracks(nn.Module):
+        def forward(self, X):
+            return X
+
+    assert torch.equal(Oracle(Tracks(), WindowSum(), device="cpu").predict(codes), one_hot_tensor(codes).sum(dim=2))
+    for readout in (Scalar(), WindowSum(), LogCounts(), Probability(), ExpectedBin()):
+        assert isinstance(readout, Readout)
+        with pytest.raises(SchemaError, match=rf"the model returned profil; use {type(readout).__name__}\(head="):
+            readout({"profil": output})
+
+
+@pytest.mark.parametrize(("readout", "message"), [
+    (WindowSum(3, 38), r"returns 37 bins, .* 0 to 37, start before end; got 3 and 38"),
+    (WindowSum(5, 5), r"got 5 and 5"),
+    (WindowSum(-1), r"got -1 and 37"),
+    (WindowSum(track=3), r"has targets 0 to 2; got track 3"),
+    (Probability(), r"a Probability readout needs outputs \(B, T\); got shape \(5, 3, 37\)"),
+    (LogCounts(), r"a LogCounts readout needs outputs \(B, n\)"),
+])
+def test_readout__that_does_not_fit(readout, message):
+    with pytest.raises(SchemaError, match=message):
+        readout(torch.zeros(B, T, L))
 
 
 def test_predict__refuses_shapes_that_do_not_fit(codes, extras):

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from ciscribe.errors import SchemaError
 
+Task = Literal["classification", "regression", "profile", "tracks", "language model"]
+Attribution = Literal["gradient", "ism", "deeplift", "attention"]
 Kind = Literal["model", "baseline", "elements", "attribution", "links", "designer", "benchmark"]
 
 
@@ -38,6 +40,10 @@ class Card:
         What an N does.
     parameters
         Number of trained parameters with the published defaults; None for methods without any.
+    task
+        What a model was published for.
+    attribution
+        Ways to explain a model that hold for all of its layers.
     """
 
     name: str
@@ -53,6 +59,8 @@ class Card:
     crop: int | None = None
     n_policy: str = "N is four zeros"
     parameters: int | None = None
+    task: Task | None = None
+    attribution: tuple[Attribution, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name or self.name != self.name.lower():
@@ -62,14 +70,15 @@ class Card:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary, JSON-ready."""
-        return asdict(self) | {"differences": list(self.differences)}
+        return asdict(self) | {"differences": list(self.differences), "attribution": list(self.attribution)}
 
     def to_markdown(self) -> str:
         """Model card as Markdown, the text that is saved beside the weights."""
         facts = [("Kind", self.kind), ("Paper", self.paper), ("Code", self.code), ("Licence", self.licence),
                  ("Input length (bp)", self.input_length), ("Receptive field (bp)", self.receptive_field),
                  ("Resolution (bp)", self.resolution), ("Crop (bp)", self.crop), ("N policy", self.n_policy),
-                 ("Parameters", self.parameters)]
+                 ("Parameters", self.parameters), ("Task", self.task),
+                 ("Attribution", ", ".join(self.attribution) or None)]
         lines = [f"# {self.name}", "", self.summary, ""]
         lines += [f"- **{k}**: {v}" for k, v in facts if v is not None]
         if self.differences:

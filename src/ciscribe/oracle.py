@@ -5,10 +5,10 @@ explained and searched. An oracle adds a readout, batching and a device; it neve
 model as it found it, also after an exception.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -17,6 +17,17 @@ from torch import Tensor, nn
 
 from ciscribe.errors import DeviceError, SchemaError
 from ciscribe.sequence import one_hot_tensor
+
+Output = Tensor | Mapping[str, Tensor]
+
+
+@runtime_checkable
+class Readout(Protocol):
+    """What is read off a model's output: one number a target."""
+
+    def __call__(self, output: Any) -> Float[Tensor, "B T"]:
+        """Take the numbers out of a model's output."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,16 +45,117 @@ class Scalar:
     head: str = "expression"
     track: int | None = None
 
-    def __call__(self, output: Tensor | dict[str, Tensor]) -> Float[Tensor, "B T"]:
+    def __call__(self, output: Output) -> Float[Tensor, "B T"]:
         """Take the numbers out of a model's output."""
-        if isinstance(output, dict):
-            if self.head not in output:
-                raise SchemaError(f"the readout wants the output {self.head!r}; the model returned "
-                                  f"{', '.join(output)}; use Scalar(head=...)")
-            output = output[self.head]
-        if output.ndim != 2:
-            raise SchemaError(f"a Scalar readout needs outputs (B, T); got shape {tuple(output.shape)}")
-        return output if self.track is None else output[:, self.track:self.track + 1]
+        return _tracks(_head(output, self.head, "Scalar", "(B, T)"), self.track)
+
+
+@dataclass(frozen=True)
+class WindowSum:
+    """Readout of binned tracks: the sum over bins `start` to `end` (half-open, of the cropped output).
+
+    Parameters
+    ----------
+    start, end
+        Bins; ``end=None`` is the last.
+    head
+        Key of the model's output when it returns a dictionary, e.g. the organism.
+    track
+        Index of one track; None keeps all.
+    """
+
+    start: int = 0
+    end: int | None = None
+    head: str = "human"
+    track: int | None = None
+
+    def __call__(self, output: Output) -> Float[Tensor, "B T"]:
+        """Take the sums out of a model's output ``(B, T, bins)``."""
+        tracks = _head(output, self.head, "WindowSum", "(B, T, bins)")
+        n_bins = tracks.shape[2]
+        end = n_bins if self.end is None else self.end
+        if not 0 <= self.start < end <= n_bins:
+            raise SchemaError(f"the model returns {n_bins} bins, so start and end of a WindowSum lie in 0 to {n_bins}, "
+                              f"start before end; got {self.start} and {end}")
+        return _tracks(tracks[:, :, self.start:end].sum(dim=2), self.track)
+
+
+@dataclass(frozen=True)
+class LogCounts:
+    """Readout of models of profiles: the predicted ln(1 + total count).
+
+    Parameters
+    ----------
+    head
+        Key of the counts in the output.
+    track
+        Index of one count; None keeps all.
+    """
+
+    head: str = "counts"
+    track: int | None = None
+
+    def __call__(self, output: Output) -> Float[Tensor, "B T"]:
+        """Take the log counts out of a model's output."""
+        return _tracks(_head(output, self.head, "LogCounts", "(B, n)"), self.track)
+
+
+@dataclass(frozen=True)
+class Probability:
+    """Readout of classifiers, which return logits: the probability of each label.
+
+    Parameters
+    ----------
+    head
+        Key of the model's output when it returns a dictionary.
+    track
+        Index of one label; None keeps all.
+    """
+
+    head: str = "expression"
+    track: int | None = None
+
+    def __call__(self, output: Output) -> Float[Tensor, "B T"]:
+        """Take the probabilities out of a model's output."""
+        return _tracks(_head(output, self.head, "Probability", "(B, T)"), self.track).sigmoid()
+
+
+@dataclass(frozen=True)
+class ExpectedBin:
+    """Readout of models of sorting bins (LegNet): Σ p · bin, with p the softmax of the logits and bins from 0.
+
+    Parameters
+    ----------
+    head
+        Key of the model's output when it returns a dictionary.
+    """
+
+    head: str = "expression"
+
+    def __call__(self, output: Output) -> Float[Tensor, "B 1"]:
+        """Take the expected bin out of a model's output ``(B, bins)``."""
+        logits = _head(output, self.head, "ExpectedBin", "(B, bins)")
+        return logits.softmax(dim=1) @ torch.arange(logits.shape[1], dtype=logits.dtype, device=logits.device)[:, None]
+
+
+def _head(output: Output, head: str, readout: str, shape: str) -> Tensor:
+    """One head of an output; a tensor is its own only head."""
+    if isinstance(output, Mapping):
+        if head not in output:
+            raise SchemaError(f"the readout wants the output {head!r}; the model returned {', '.join(output)}; "
+                              f"use {readout}(head=...)")
+        output = output[head]
+    if output.ndim != shape.count(",") + 1:
+        raise SchemaError(f"a {readout} readout needs outputs {shape}; got shape {tuple(output.shape)}")
+    return output
+
+
+def _tracks(values: Tensor, track: int | None) -> Tensor:
+    if track is None:
+        return values
+    if not 0 <= track < values.shape[1]:
+        raise SchemaError(f"the model has targets 0 to {values.shape[1] - 1}; got track {track}")
+    return values[:, track:track + 1]
 
 
 class MaskPosterior(NamedTuple):
@@ -93,17 +205,17 @@ class Oracle:
     model
         ``forward(X[, S][, covariates][, keep])`` as in the model contract, or any module that takes X alone.
     readout
-        What is read off the output.
+        What is read off the output; `Scalar` unless given.
     layout
         Layout that the model wants its one-hot input in.
     device
         See `resolve_device`.
     """
 
-    def __init__(self, model: nn.Module, readout: Scalar | None = None, *,
+    def __init__(self, model: nn.Module, readout: Readout | None = None, *,
                  layout: Literal["B 4 L", "B L 4"] = "B 4 L", device: str | torch.device | None = None):
         self.model = model
-        self.readout = readout or Scalar()
+        self.readout: Readout = readout or Scalar()
         self.layout = layout
         self.device = resolve_device(device)
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ciscribe.card import Card
 from ciscribe.errors import SchemaError
-from ciscribe.oracle import Oracle, Scalar
+from ciscribe.oracle import Oracle, Readout
 
 
 def check_model(model: nn.Module, X: Tensor, S: Tensor | None = None, covariates: Tensor | None = None, *,
-                n_targets: int, readout: Scalar | None = None, card: Card | None = None, atol: float = 1e-5) -> None:
+                n_targets: int, readout: Readout | None = None, card: Card | None = None, atol: float = 1e-5) -> None:
     """Hold a model to the contract of `docs/spec.md`.
 
     Output shape and type; the same answer twice; a batch equals its members one by one; the gradient reaches the
@@ -74,7 +74,7 @@ def _extras(S: Tensor | None, covariates: Tensor | None) -> dict[str, Tensor]:
     return {k: v for k, v in (("S", S), ("covariates", covariates)) if v is not None}
 
 
-def _check_gradient(model: nn.Module, readout: Scalar, X: Tensor, S: Tensor | None, covariates: Tensor | None) -> None:
+def _check_gradient(model: nn.Module, readout: Readout, X: Tensor, S: Tensor | None, covariates: Tensor | None) -> None:
     model = copy.deepcopy(model).eval()
     X = X.clone().requires_grad_()
     S = None if S is None else S.clone().requires_grad_()
@@ -87,7 +87,7 @@ def _check_gradient(model: nn.Module, readout: Scalar, X: Tensor, S: Tensor | No
 
 
 def _check_weights(model: nn.Module, X: Tensor, S: Tensor | None, covariates: Tensor | None, y: Tensor,
-                   readout: Scalar) -> None:
+                   readout: Readout) -> None:
     other = copy.deepcopy(model)
     for p in other.parameters():
         p.data.zero_()
