@@ -4,6 +4,9 @@ Every check returns nothing and raises `SchemaError` with the count of offending
 All coordinates are 0-based and half-open.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -20,6 +23,25 @@ ELEMENT_COLUMNS = ("chrom", "start", "end", "gene_id", "cell", "score", "score_s
 LINK_COLUMNS = ("chrom", "start", "end", "gene_id", "cell", "distance", "score")
 VARIANT_COLUMNS = ("chrom", "pos", "ref", "alt")
 STRANDS = ("+", "-", ".")
+
+
+@dataclass(frozen=True, eq=False)
+class Motif:
+    """What a factor prefers to bind, as the probability of each base at each position.
+
+    Parameters
+    ----------
+    name
+        Unique among the motifs that are used together.
+    ppm
+        float64 ``(4, W)``, rows A C G T; every column sums to 1.
+    source
+        Where it comes from: a file, a database, a paper.
+    """
+
+    name: str
+    ppm: np.ndarray
+    source: str = ""
 
 
 def check_one_hot(X: ArrayLike, name: str = "X") -> None:
@@ -162,6 +184,26 @@ def check_expression(table: pd.DataFrame) -> None:
             i, j = np.argwhere(bad)[0]
             raise SchemaError(f"{int(bad.sum()):,} of {values.size:,} expression values are {fault}; "
                               f"first: gene {table.index[i]}, column {table.columns[j]} = {values[i, j]}")
+
+
+def check_motifs(motifs: Sequence[Motif]) -> None:
+    """Motifs: ``Motif(name, ppm (4, W), source)``; names unique, columns are probabilities that sum to 1."""
+    names: set[str] = set()
+    for i, motif in enumerate(motifs):
+        if not motif.name.strip() or motif.name in names:
+            fault = "repeats the name of an earlier one" if motif.name in names else "has no name"
+            raise SchemaError(f"motif {i} of {len(motifs):,} {fault}: {motif.name!r}")
+        names.add(motif.name)
+        ppm = motif.ppm
+        if ppm.ndim != 2 or ppm.shape[0] != 4 or not ppm.shape[1] or ppm.dtype != np.float64:
+            turned = ppm.ndim == 2 and ppm.shape[0] != 4 and ppm.shape[1] == 4
+            raise SchemaError(f"the ppm of motif {motif.name} must be float64 (4, W), W at least 1; got {ppm.dtype} "
+                              f"{ppm.shape}{'; transpose it' if turned else ''}")
+        bad = ~((ppm >= 0).all(axis=0) & (np.abs(ppm.sum(axis=0) - 1) <= 1e-6))  # NaN is bad, too
+        if bad.any():
+            w = int(bad.argmax())
+            raise SchemaError(f"{int(bad.sum()):,} of {len(bad):,} columns of motif {motif.name} are not probabilities "
+                              f"that sum to 1; first: column {w} = {ppm[:, w].tolist()}")
 
 
 def _sizes(table: pd.DataFrame, chrom_sizes: dict[str, int]) -> np.ndarray:

@@ -58,6 +58,10 @@ def put(array, at, value):
 
 
 # check, a good object, and for every numbered rule of the spec bad ones with what the message must say.
+def motif(name, ppm) -> schema.Motif:
+    return schema.Motif(name, np.array(ppm, dtype=np.float64))
+
+
 CASES = {
     "check_one_hot": (one_hot(), {
         1: [(np.zeros((4, 37)), r"\(4, 37\)"),
@@ -126,6 +130,17 @@ CASES = {
         5: [(expression(((0, 1), (2, -1), (1, 1))), "1 of 6 .* negative; first: gene b, column H = -1.0")],
     }, {}),
 }
+MOTIF = schema.Motif("m", np.full((4, 5), 0.25), "by hand")
+CASES["check_motifs"] = ([MOTIF, motif("n", [[1.0], [0], [0], [0]])], {
+    1: [([MOTIF, motif(" ", MOTIF.ppm)], "motif 1 of 2 has no name"),
+        ([MOTIF, MOTIF], "motif 1 of 2 repeats the name of an earlier one: 'm'")],
+    2: [([motif("n", MOTIF.ppm.T)], r"ppm of motif n must be float64 \(4, W\).* \(5, 4\); transpose it"),
+        ([motif("n", np.zeros((4, 0)))], r"float64 \(4, 0\)"),
+        ([schema.Motif("n", np.full((4, 5), 0.25, np.float32))], "got float32")],
+    3: [([motif("n", [[0.5, 1.5], [0.5, -0.5], [0, 0], [0, 0]])], "1 of 2 columns of motif n .* first: column 1"),
+        ([motif("n", [[np.nan], [1], [0], [0]])], "1 of 1 columns of motif n")],
+    4: [([MOTIF, motif("n", MOTIF.ppm * 1.1)], "5 of 5 columns of motif n .* sum to 1; first: column 0")],
+}, {})
 RULES = [(check, rule, i) for check, (_, rules, _) in CASES.items()
          for rule, bad in rules.items() for i in range(len(bad))]
 
