@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 import small_world as small
 from ciscribe.data.windows import WindowSpec, loader
-from ciscribe.errors import CheckpointError, DeviceError
+from ciscribe.errors import CheckpointError, ConfigError, DeviceError, SchemaError
 from ciscribe.models import registry
-from ciscribe.train.fit import FitSpec, fit
-from ciscribe.train.losses import LossSpec, expression_loss
+from ciscribe.nn import conv
+from ciscribe.sequence import one_hot_tensor
+from ciscribe.train.fit import FitSpec, _rate, fit, new_head, start_at_mean
+from ciscribe.train.tasks import Classification, Expression, Regression
 
 T = len(small.CELLS)
 SPEC = FitSpec(epochs=3, batch_size=5, learning_rate=3e-3, average=0.7, max_shift=3, device="cpu", n_threads=1,
@@ -43,7 +46,7 @@ def network():
                            d_state=2, expand=1, stem_channels=4, include_bp=64, center_bp=64, dropout=0.2)
 
 
-def train(store, model, spec, folder, **options):
+def train(store, model, spec, folder=None, **options):
     return fit(model, loader(store, "train", spec.batch_size, shuffle=True, max_shift=spec.max_shift, seed=7),
                loader(store, "valid", 4), spec, folder=folder, seed=7, progress=False, **options)
 
@@ -51,7 +54,7 @@ def train(store, model, spec, folder, **options):
 def test_fit__finds_a_planted_signal(store, tmp_path):
     torch.manual_seed(0)
     spec = FitSpec(epochs=60, batch_size=5, learning_rate=0.05, weight_decay=0, device="cpu",
-                   loss=LossSpec("mse"), precision="fp32")
+                   task=Expression("mse"), precision="fp32")
     model, log = train(store, Mean(), spec, tmp_path)
     assert log["train_loss"].iloc[-1] < 0.1 * log["train_loss"].iloc[0]
     assert log["valid_pearson"].max() > 0.9
@@ -67,7 +70,7 @@ def test_fit__log_has_a_row_an_epoch_and_the_best_one_is_given_back(store, tmp_p
     assert log["epoch"].tolist() == [0, 1, 2]
     assert {"train_loss", "train_error", "train_mask_kl", "valid_mse", "valid_pearson"} <= set(log.columns)
     assert [line.split(":")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
-    assert f"validation MSE {log['valid_mse'].iloc[2]:.4f}" in lines[2]
+    assert lines[2].endswith(f"validation MSE {log['valid_mse'].iloc[2]:.4f}, r {log['valid_pearson'].iloc[2]:.4f}")
     batch = store.batch(store.rows("valid"))
     with torch.no_grad():
         y = model(nn.functional.one_hot(batch.codes.long(), 5)[..., :4].transpose(1, 2).float(), batch.signals,
@@ -110,14 +113,14 @@ def test_fit__stopped_by_ctrl_c_and_resumed_equals_uninterrupted(store, tmp_path
 def test_fit__killed_in_an_epoch_and_resumed_equals_uninterrupted(store, tmp_path, uninterrupted, monkeypatch):
     steps = []
 
-    def bomb(*arguments):
+    def bomb(codes):
         steps.append(1)
         if len(steps) > 6:
             raise MemoryError("killed")
-        return expression_loss(*arguments)
+        return codes
 
     with monkeypatch.context() as patch:
-        patch.setattr("ciscribe.train.fit.expression_loss", bomb)
+        patch.setattr("ciscribe.train.fit.one_hot_tensor", lambda codes: one_hot_tensor(bomb(codes)))
         with pytest.raises(MemoryError, match="killed"):
             train(store, network(), SPEC, tmp_path, identity="a")
     assert (tmp_path / "last.ckpt").exists()
@@ -168,7 +171,7 @@ def test_fit__averaged_weights_are_the_ones_saved(store, tmp_path):
     spec = FitSpec(epochs=1, batch_size=4, learning_rate=0.1, average=0.6, device="cpu")
     model = Mean()
     trained, _ = train(store, model, spec, tmp_path)
-    state = torch.load(tmp_path / "best.ckpt", weights_only=True)["state_dict"]
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     steps = [*model.seen[1:], state["model.out.weight"]]  # weights after every step
     expected = steps[0]
     for weight in steps[1:]:
@@ -199,19 +202,170 @@ def test_fit__loss_that_explodes_says_so(store, tmp_path):
         train(store, model, SPEC, tmp_path)
 
 
-def test_expression_loss__terms_are_weighted_and_only_those_asked_for():
-    y = torch.tensor([[1.0, 2.0, 6.0], [0.0, 0.0, 3.0]])
-    output = {"expression": y + torch.tensor([2.0, -0.5, 0.0]), "mask_kl": torch.tensor([[3.0], [5.0]])}
-    terms = expression_loss(output, y, LossSpec(mask_kl=0.25))
-    assert set(terms) == {"error", "mask_kl"}
-    assert float(terms["error"]) == pytest.approx((1.5 + 0.125 + 0) / 3)
-    assert float(terms["mask_kl"]) == pytest.approx(1.0)
-    terms = expression_loss(output | {"expression_do": y + 2, "diversity": torch.tensor(7.0)}, y,
-                            LossSpec("mse", contrast=0.5, expression_do=0.5, diversity=2.0))
-    assert float(terms["error"]) == pytest.approx((4 + 0.25) / 3)
-    assert float(terms["contrast"]) == pytest.approx(0.5 * (1.5**2 + 1 + 0.5**2) / 3)
-    assert float(terms["expression_do"]) == pytest.approx(2.0)
-    assert float(terms["diversity"]) == pytest.approx(14.0)
+class Reporter(nn.Module):
+    """A small network of sequences alone, with everything that a reporter model has."""
+
+    def __init__(self, n_targets=T):
+        super().__init__()
+        self.n_targets = n_targets
+        self.stem = nn.Sequential(conv.Conv1d(4, 5, 7), conv.BatchNorm1d(5), nn.ReLU())
+        self.dense = nn.Sequential(nn.Linear(5, 11), nn.BatchNorm1d(11), nn.ReLU())
+        self.head = nn.Linear(11, n_targets)
+        self.seen = []
+
+    def forward(self, X, S=None, covariates=None, keep=None):
+        self.seen.append(X.detach())
+        return self.head(self.dense(self.stem(X).mean(dim=2)))
+
+
+def reporter():
+    torch.manual_seed(0)
+    return Reporter()
+
+
+def steps_of(store, batch_size):
+    return loader(store, "train", batch_size, shuffle=True, seed=7)
+
+
+def as_loader(batches):
+    return DataLoader(batches, batch_size=None)
+
+
+def test_fit__any_task_names_its_own_figures_and_the_best_epoch_is_by_the_first(store):
+    class Upside(Regression):
+        """Keeps the epoch that a wrong figure calls best."""
+
+        def figures(self, predicted, observed):
+            return {"strange": -float((predicted - observed).square().mean())}
+
+    for task, columns in ((Classification(), {"valid_bce", "valid_auroc", "valid_auprc"}),
+                          (Regression("l1_kl"), {"valid_loss", "valid_pearson"}), (Upside(), {"valid_strange"})):
+        labels = [b._replace(targets=(b.targets > b.targets.median()).float()) for b in steps_of(store, 5)]
+        data = as_loader(labels) if isinstance(task, Classification) else steps_of(store, 5)
+        spec = FitSpec(epochs=3, batch_size=5, learning_rate=0.03, task=task, device="cpu", n_threads=1)
+        lines = []
+        model, log = fit(reporter(), data, data, spec, progress=False, tell=lines.append)
+        assert {c for c in log.columns if c.startswith("valid_")} == columns
+        assert {"epoch", "train_error", "train_loss"} < set(log.columns)
+        assert "AUROC" in lines[0] or not isinstance(task, Classification)
+    batches = list(steps_of(store, 5))
+    with torch.no_grad():
+        error = torch.cat([(model(one_hot_tensor(b.codes)) - b.targets).square() for b in batches]).mean()
+    assert float(error) == pytest.approx(-log["valid_strange"].min(), rel=1e-4)
+    assert log["valid_strange"].nunique() == 3
+
+
+def test_fit__without_a_folder_is_the_same_training_and_writes_nothing(store, tmp_path, monkeypatch, uninterrupted):
+    monkeypatch.chdir(tmp_path)
+    assert_same_training(uninterrupted, train(store, network(), SPEC))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fit__targets_that_were_not_measured_do_not_count(store):
+    batches = list(steps_of(store, 5))
+    holes = [b._replace(targets=torch.where(torch.arange(T) == 1, torch.nan, b.targets)) for b in batches]
+    spec = FitSpec(epochs=2, batch_size=5, learning_rate=0.05, task=Regression(), device="cpu", weight_decay=0)
+    model = reporter()
+    before = model.head.weight.detach().clone()
+    _, log = fit(model, as_loader(holes), as_loader(holes), spec, progress=False)
+    assert np.isfinite(log.to_numpy()).all()
+    assert torch.equal(model.head.weight[1], before[1])
+    assert not torch.allclose(model.head.weight[0], before[0], atol=1e-3)
+
+
+def test_fit__a_last_step_of_one_example_uses_the_running_statistics(store):
+    one = [b._replace(**{k: getattr(b, k)[:1] for k in b._fields}) for b in steps_of(store, 5)][:1]
+    data = as_loader([*list(steps_of(store, 5))[:2], *one])
+    model, _ = fit(reporter(), data, data, FitSpec(epochs=2, batch_size=5, task=Regression(), device="cpu"),
+                   progress=False)
+    assert int(model.dense[1].num_batches_tracked) == 4  # two of the three steps of each epoch
+    assert not any(m.training for m in model.modules())
+
+
+def test_fit__frozen_parameters_and_batch_norms_stay(store):
+    model = reporter().eval()  # as a loaded model comes
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    spec = FitSpec(epochs=2, batch_size=5, learning_rate=0.05, task=Regression(), device="cpu", freeze=("stem.*",),
+                   average=0.5)
+    fit(model, steps_of(store, 5), loader(store, "valid", 4), spec, progress=False)
+    after = model.state_dict()
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert changed == {k for k in before if not k.startswith("stem.")}
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_fit__patterns_that_freeze_nothing_or_everything(store):
+    for pattern, message in (("stem", r"no parameter is called 'stem' .* of which 'stem.0.weight' is the first\); did "
+                                      r"you mean 'stem\.\*'\? options: dense\.\*, head\.\*, stem\.\*"),
+                             ("*", r"leaves nothing to train: it matches all 10 parameters")):
+        with pytest.raises(ConfigError, match=message):
+            train(store, reporter(), FitSpec(device="cpu", task=Regression(), freeze=(pattern,)))
+
+
+def test_fit__augment_alters_training_sequences_only_and_alike_in_a_resumed_run(store, tmp_path):
+    def blank(codes):
+        return torch.where(torch.rand(codes.shape) < 0.5, torch.tensor(4, dtype=torch.uint8), codes)
+
+    spec = FitSpec(epochs=2, batch_size=5, task=Regression(), augment=blank, device="cpu")
+    model = reporter()
+    fit(model, steps_of(store, 5), loader(store, "valid", 4), spec, seed=3, progress=False)
+    n = len(store.rows("train"))
+    share = torch.cat(model.seen)[:n].sum(dim=1).mean()
+    assert 0.4 < float(share) < 0.6
+    valid = store.batch(store.rows("valid")).codes
+    assert torch.equal(torch.cat(model.seen)[n:n + len(valid)], one_hot_tensor(valid))
+    whole, stopped = reporter(), reporter()
+    a = train(store, whole, spec)
+    with pytest.raises(KeyboardInterrupt):
+        train(store, stopped, spec, tmp_path, tell=stop_at(2))
+    assert_same_training(a, train(store, stopped, spec, tmp_path))
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle", "constant"])
+def test_fit__learning_rate_rises_and_falls(schedule):
+    spec = FitSpec(learning_rate=0.01, final_learning_rate=0.001, warmup=0.2, schedule=schedule)
+    rates = [_rate(spec, step, 100) for step in range(101)]
+    assert rates[0] == pytest.approx(0.02)
+    assert rates[20] == pytest.approx(1)
+    assert rates[60] == pytest.approx(1.0 if schedule == "constant" else 0.55)
+    assert rates[100] == pytest.approx(1.0 if schedule == "constant" else 0.1)
+    assert rates[5] == pytest.approx(0.02 + 0.98 * (0.25 if schedule != "onecycle" else (1 - np.cos(np.pi / 4)) / 2))
+    assert rates[:20] == sorted(rates[:20])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+
+
+# ---- transfer
+
+
+def test_new_head__replaces_the_last_layer_only():
+    model = reporter()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    assert new_head(model, 13) is model
+    assert model.n_targets == 13
+    assert model.eval()(torch.zeros(2, 4, 17)).shape == (2, 13)
+    assert model.head.weight.shape == (13, 11)
+    assert float(model.head.weight.detach().std()) > 0.05  # drawn anew
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items() if not k.startswith("head."))
+    tracks = nn.Sequential(conv.Conv1d(4, 7, 3), nn.ReLU(), conv.Conv1d(7, 3, 1, bias=False), nn.Softplus())
+    assert new_head(tracks, 2)(torch.zeros(5, 4, 11)).shape == (5, 2, 9)
+    assert isinstance(tracks[2], conv.Conv1d)
+    assert tracks[2].bias is None
+
+
+def test_new_head__no_layer_of_that_width():
+    model = reporter()
+    model.n_targets = 17
+    with pytest.raises(SchemaError, match=r"Reporter has no linear layer or convolution with 17 outputs; create it"):
+        new_head(model, 2)
+
+
+def test_start_at_mean__keeps_the_bias_of_targets_that_were_not_measured():
+    model = nn.Sequential(conv.Conv1d(4, 3, 1), nn.ReLU(), conv.Conv1d(3, 3, 1))
+    before = model[2].bias.detach().clone()
+    assert start_at_mean(model, np.array([2.0, np.nan, -1.0]))
+    assert model[2].bias.tolist() == [2, float(before[1]), -1]
+    assert not start_at_mean(model, np.array([1.0, 2.0]))
+    assert not start_at_mean(nn.Linear(5, 2, bias=False), np.array([1.0, 2.0]))
 
 
 def test_plan__processes_that_train_together_share_the_genes(store, monkeypatch):
