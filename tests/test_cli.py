@@ -7,7 +7,7 @@ import ciscribe
 import small_world as small
 from ciscribe import cli, workflow
 from ciscribe.errors import InputError
-from ciscribe.workflow import catalog
+from ciscribe.workflow.run import catalog
 
 # The entry point reads sys.argv, as in the shell.
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens:UserWarning")

@@ -18,7 +18,10 @@ from ciscribe.errors import CheckpointError, ConfigError, DataMissingError, Devi
 from ciscribe.io.bed import read_bed
 from ciscribe.io.tracks import Track, write_bigwig
 from ciscribe.models import registry
-from ciscribe.workflow import STEPS, Run, catalog, pair_with_genes, start_at_mean
+from ciscribe.train.fit import start_at_mean
+from ciscribe.workflow.run import Run, catalog, pair_with_genes
+
+STEPS = Run.STEPS
 
 FILES = ["config.yaml", "provenance.json", "model/model.safetensors", "model/config.json", "model/card.md",
          "predictions.parquet", "elements.bed", "metrics.json", "report.html"]
@@ -237,7 +240,7 @@ def test_run__failing_step_leaves_what_was_there(copy, monkeypatch):
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("ciscribe.workflow.write_bed", full)
+        patch.setattr("ciscribe.workflow.run.write_bed", full)
         with pytest.raises(OSError, match="No space left"):
             start(folder / "run", merged(raw, {"elements": {"max_per_gene": 5}})).run()
     assert {name: (folder / "run" / name).read_bytes() for name in before} == before
@@ -363,7 +366,7 @@ def config(change):
     (config({"model": {"arguments": {"d_modle": 8}}}), ConfigError, "no argument 'd_modle'; did you mean 'd_model'"),
     (config({"model": {"arguments": {"resolution": 32}}}), ConfigError,
      "model.arguments.resolution is 32 bp but window.resolution is 16 bp; they must be equal"),
-    (missing("genome.fa"), DataMissingError, r"the genome file is not there: .*genome\.fa; check data\.root"),
+    (missing("genome.fa"), DataMissingError, r"the genome file is not there: .*genome\.fa; check the root"),
     (missing("atac.bw"), DataMissingError, r"the track atac file is not there: .*atac\.bw"),
 ])
 def test_run__bad_input_is_named_and_nothing_is_lost(copy, spoil, error, says):

@@ -20,12 +20,16 @@ app = App(name="ciscribe", version=__version__, suppress_keyboard_interrupt=Fals
                "Start with `ciscribe demo`, then `ciscribe run configs/worm.yaml`.")
 data_app = App(name="data", help="Build what a training reads.")
 app.command(data_app)
+models_app = App(name="models", help="The registered models: list, look at, load, share.")
+app.command(models_app)
+bench_app = App(name="bench", help="Compare methods on real data.")
+app.command(bench_app)
 
 Out = Annotated[Path | None, Parameter(help="Run folder; runs/<name> unless given.")]
 
 
 def _workflow() -> Any:
-    return import_module("ciscribe.workflow")  # torch and Lightning load here, not at start
+    return import_module("ciscribe.workflow.run")  # torch and Lightning load here, not at start
 
 
 def _console() -> Console:
@@ -161,6 +165,137 @@ def report(run_dir: Path, *, again: bool = False, quiet: bool = False) -> None:
     """
     _step(run_dir, "report", again, quiet)
     _finish(run_dir)
+
+
+@app.command
+def reporter(config: Path, *, out: Out = None, again: bool = False, quiet: bool = False) -> None:
+    """Train, evaluate and report a model of a reporter assay: a table of sequences and their activities.
+
+    Parameters
+    ----------
+    config
+        YAML file; see configs/reporter.yaml.
+    again
+        Train anew even when it is done.
+    quiet
+        Print the path of the report only.
+    """
+    job = import_module("ciscribe.workflow.reporter").ReporterRun.from_config(config, out, **_options(quiet))
+    if again:
+        job.run("train", again=True)
+    _finish(job.run())
+
+
+@bench_app.command(name="reporter")
+def bench_reporter(config: Path, *, out: Out = None, jobs: int = 1, dry_run: bool = False, quiet: bool = False
+                   ) -> None:
+    """Cross-validate models on reporter assays, beside two baselines; goes on where it was stopped.
+
+    Parameters
+    ----------
+    config
+        YAML file; see configs/bench_reporter.yaml.
+    jobs
+        Fits at a time, each on one thread.
+    dry_run
+        Print how many fits are left and about how long they take, and stop.
+    quiet
+        Print the table only.
+    """
+    module = import_module("ciscribe.workflow.bench")
+    options = _options(quiet)
+    bench = module.Bench.from_config(config, out, n_jobs=jobs, tell=options["tell"])
+    if dry_run:
+        bench.prepare()
+        table = bench.estimate()
+        _print_table(table)
+        _console().print(f"{int(table['fits'].sum()):,} fits, about {table['minutes'].sum():.0f} minutes on {jobs} "
+                         f"thread{'s' if jobs > 1 else ''} (baselines, early stops and transfers not counted)")
+        return
+    _print_table(bench.run()[list(module.SHOWN)])
+    _console().print(f"\ntables: {bench.folder.resolve()}")
+
+
+def _print_table(frame: Any) -> None:
+    table = import_module("rich.table").Table(*map(str, frame.columns))
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:,.3f}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else str(v)
+                        for v in row))
+    Console().print(table)
+
+
+@models_app.command(name="list")
+def models_list(pattern: str = "*") -> None:
+    """List the registered models.
+
+    Parameters
+    ----------
+    pattern
+        Shell pattern of names, e.g. ``"*bp*"``.
+    """
+    registry = import_module("ciscribe.models.registry")
+    table = import_module("rich.table").Table("name", "task", "input (bp)", "parameters", "presets", "what it does")
+    for name in registry.names(pattern):
+        card = registry.card(name)
+        table.add_row(name, card.task or "", "" if card.input_length is None else f"{card.input_length:,}",
+                      "" if card.parameters is None else f"{card.parameters:,}", ", ".join(registry.presets(name)),
+                      card.summary)
+    Console().print(table)
+
+
+@models_app.command(name="show")
+def models_show(name: str) -> None:
+    """Show the card of a model, its arguments and presets.
+
+    Parameters
+    ----------
+    name
+        Of a registered model.
+    """
+    registry = import_module("ciscribe.models.registry")
+    console = _console()
+    console.print(registry.card(name).to_markdown(), markup=False)
+    console.print("Arguments:\n")
+    for key, value in registry.arguments(name).items():
+        console.print(f"- {key} = {value!r}", markup=False)
+    for which, arguments in registry.presets(name).items():
+        console.print(f"\nPreset {which}: " + (", ".join(f"{k}={v!r}" for k, v in arguments.items()) or "as published"),
+                      markup=False)
+
+
+@models_app.command(name="load")
+def models_load(source: str) -> None:
+    """Load a model and say what it is: a folder of ours, a published checkpoint, or hf://owner/name.
+
+    Parameters
+    ----------
+    source
+        Folder, or ``hf://owner/name[@revision]`` (needs ``pip install 'ciscribe[hub]'``).
+    """
+    model, facts = import_module("ciscribe.models.hub").load(source)
+    console = _console()
+    console.print(f"{type(model).__name__}: {sum(p.numel() for p in model.parameters()):,} parameters")
+    for key, value in facts.items():
+        console.print(f"- {key}: {value}", markup=False)
+
+
+@models_app.command(name="export")
+def models_export(folder: Path, out: Path, *, repo: str = "owner/name", licence: str = "mit") -> None:
+    """Write a trained model as a folder that is ready for a model hub: weights, configuration, model card.
+
+    Parameters
+    ----------
+    folder
+        A model folder, e.g. ``runs/NAME/model``.
+    out
+        Where to write.
+    repo
+        Name that it will have on the hub, for the card.
+    licence
+        Of the weights, as the hub spells it.
+    """
+    import_module("ciscribe.models.hub").export_folder(folder, out, repo=repo, licence=licence)
+    _console().print(f"written: {out.resolve()}")
 
 
 @app.command

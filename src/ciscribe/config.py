@@ -7,7 +7,7 @@ keys are errors that name the nearest known key.
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -105,6 +105,7 @@ class ModelConfig(_Part):
     """A registered model and its arguments; counts of signals, targets and covariates come from the data."""
 
     name: str = "seq2exp"
+    preset: str | None = None
     arguments: dict[str, Any] = {}
 
 
@@ -166,6 +167,135 @@ class ReportConfig(_Part):
     genes: list[str] = []
 
 
+class AssayConfig(_Part):
+    """Tables of sequences and what they did; see `ciscribe.data.reporter.read_reporter`."""
+
+    path: str | list[str]
+    sequence: str = "sequence"
+    activity: str | list[str] = "activity"
+    activities: str | None = None
+    columns: list[str] | None = None
+    separator: str | None = None
+    where: dict[str, Any] = {}
+    log: Literal["log2", "log10", "ln"] | None = None
+    pseudocount: float = 0.0
+    floor: float | None = None
+    length: int | None = Field(default=None, ge=1)
+    duplicates: Literal["error", "mean", "keep"] = "error"
+
+
+class FoldsConfig(_Part):
+    """Folds of a reporter assay: groups of similar sequences, or the values of a column, stay together."""
+
+    by: str = "similarity"
+    n: int = Field(default=5, ge=3)
+    test: int = Field(default=0, ge=0)
+
+
+class AugmentConfig(_Part):
+    """Changes drawn anew for every training step; see `ciscribe.data.augment.Augment`."""
+
+    shift: int = Field(default=0, ge=0)
+    mutation: float = Field(default=0.0, ge=0, le=1)
+    insertion: int = Field(default=0, ge=0)
+    deletion: int = Field(default=0, ge=0)
+    translocation: int = Field(default=0, ge=0)
+    inversion: int = Field(default=0, ge=0)
+    reverse_complement: float = Field(default=0.0, ge=0, le=1)
+    n_per_sequence: int = Field(default=2, ge=0)
+    fill: Literal["N", "roll"] = "N"
+
+
+class AssayTrainConfig(_Part):
+    """The training plan of a reporter assay; see `ciscribe.train.fit.FitSpec`."""
+
+    epochs: int = Field(default=30, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    final_learning_rate: float | None = 1e-6
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup: float = Field(default=0.2, ge=0, le=1)
+    schedule: Literal["cosine", "onecycle", "constant"] = "onecycle"
+    gradient_clip: float = Field(default=1.0, gt=0)
+    average: float = Field(default=0.99, ge=0, lt=1)
+    patience: int | None = 8
+    augment: AugmentConfig = AugmentConfig()
+    loss: Literal["mse", "smooth_l1", "poisson", "l1_kl"] = "mse"
+    balance: bool = False
+    """Classification: positives and negatives of a target weigh the same."""
+    target_weights: list[float] | None = None
+    freeze: list[str] = []
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: str | None = None
+    n_devices: int = Field(default=1, ge=1)
+    n_workers: int = Field(default=0, ge=0)
+    n_threads: int | None = None
+
+
+class ReporterConfig(_Part):
+    """From a reporter-assay table to a trained, evaluated model."""
+
+    name: str
+    seed: int = 0
+    root: str = "."
+    assay: AssayConfig
+    folds: FoldsConfig = FoldsConfig()
+    task: Literal["regression", "classification"] = "regression"
+    model: ModelConfig = ModelConfig(name="deepstarr")
+    both_strands: Literal["mean", "max"] | None = None
+    motifs: str | list[str] | None = None
+    motif_start: bool = False
+    start_from: str | None = None
+    train: AssayTrainConfig = AssayTrainConfig()
+    report: ReportConfig = ReportConfig()
+
+
+class BenchAssayConfig(AssayConfig):
+    """One data set of a benchmark; sets of one `family` share sequences, so they share groups and folds."""
+
+    family: str | None = None
+    by: str = "similarity"
+    motifs: str | list[str] | None = None
+    models: list[str] | None = None
+    train: dict[str, Any] = {}
+
+
+class ContestantConfig(_Part):
+    """One entry of a benchmark: a model, its plan, and the data set that it is trained on beforehand, if any."""
+
+    name: str
+    preset: str | None = None
+    arguments: dict[str, Any] = {}
+    both_strands: Literal["mean", "max"] | None = None
+    motif_start: bool = False
+    pretrain: dict[str, str] = {}
+    """Data set → the set of its family that the model is trained on first."""
+    train: dict[str, Any] = {}
+    seeds: int | None = Field(default=None, ge=1)
+    folds: int | None = Field(default=None, ge=1)
+
+
+class TransferConfig(_Part):
+    """Train on one data set (all of it), test on another."""
+
+    train: str
+    test: str
+
+
+class BenchConfig(_Part):
+    """Models × data sets, by cross-validation."""
+
+    name: str
+    seed: int = 0
+    root: str = "."
+    assays: dict[str, BenchAssayConfig] = Field(min_length=1)
+    models: dict[str, ContestantConfig] = Field(min_length=1)
+    folds: int = Field(default=5, ge=3)
+    seeds: int = Field(default=3, ge=1)
+    transfers: list[TransferConfig] = []
+    train: AssayTrainConfig = AssayTrainConfig()
+
+
 class RunConfig(_Part):
     """Everything a run needs to know."""
 
@@ -180,8 +310,11 @@ class RunConfig(_Part):
     report: ReportConfig = ReportConfig()
 
 
-def read_config(path: str | os.PathLike[str]) -> RunConfig:
-    """Read and check a configuration file.
+Config = TypeVar("Config", bound=_Part)
+
+
+def read_config(path: str | os.PathLike[str], kind: type[Config] = RunConfig) -> Config:  # type: ignore[assignment]
+    """Read and check a configuration file of a run, or of another `kind`.
 
     Raises
     ------
@@ -199,29 +332,31 @@ def read_config(path: str | os.PathLike[str]) -> RunConfig:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must be a mapping of keys; got {type(raw).__name__}")
-    return parse_config(raw, str(path))
+    return parse_config(raw, str(path), kind)
 
 
-def parse_config(raw: dict[str, Any], where: str = "the configuration") -> RunConfig:
+def parse_config(raw: dict[str, Any], where: str = "the configuration",
+                 kind: type[Config] = RunConfig) -> Config:  # type: ignore[assignment]
     """Check a configuration that is already a dictionary; errors as in `read_config`."""
     try:
-        return RunConfig.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
         lines = []
         for fault in error.errors():
             key = ".".join(str(k) for k in fault["loc"])
             if fault["type"] == "extra_forbidden":
-                lines.append(f"  {key}: unknown key; {nearest(str(fault['loc'][-1]), _keys_at(fault['loc'][:-1]))}")
+                known = _keys_at(kind, fault["loc"][:-1])
+                lines.append(f"  {key}: unknown key; {nearest(str(fault['loc'][-1]), known)}")
             else:
                 came = "" if fault["type"] == "missing" else f"; got {fault['input']!r}"
                 lines.append(f"  {key}: {fault['msg'].removeprefix('Value error, ')}{came}")
         raise ConfigError(f"{where} cannot be used; {len(lines)} fault(s):\n" + "\n".join(lines)) from error
 
 
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    part: Any = RunConfig
+def _keys_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    part: Any = kind
     for key in location:
-        if isinstance(key, int):
+        if isinstance(key, int) or key not in part.model_fields:  # an entry of a list or of a dictionary
             continue
         annotation = part.model_fields[key].annotation
         options = [annotation, *getattr(annotation, "__args__", ())]
@@ -252,6 +387,6 @@ def resolve_root(root: str, base: Path) -> Path:
     return base / Path(filled).expanduser()
 
 
-def write_config(config: RunConfig) -> str:
+def write_config(config: BaseModel) -> str:
     """YAML text of a configuration, every default written out."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -7,7 +7,7 @@ from typing import Any
 from ciscribe.config import parse_config
 from ciscribe.data.world import world
 from ciscribe.provenance import digest, write_json
-from ciscribe.workflow import Run
+from ciscribe.workflow.run import Run
 
 
 def demo_config(root: str | Path, cells: tuple[str, ...], *, fast: bool = False, seed: int = 0) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def run_demo(folder: str | Path, *, fast: bool = False, seed: int = 0, tell: Cal
     seed
         Of world and training.
     tell, progress
-        See `ciscribe.workflow.Run`.
+        See `ciscribe.workflow.run.Run`.
 
     Returns
     -------

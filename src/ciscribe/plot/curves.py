@@ -69,7 +69,7 @@ def plot_training(log: pd.DataFrame) -> Figure:
                 ms=3.5,
                 label=column.split("_")[0].replace("valid", "validation"),
             )
-        ax.set(xlabel="epoch", title="loss" if columns is losses else "Pearson r on validation genes")
+        ax.set(xlabel="epoch", title="loss" if columns is losses else "Pearson r, validation")
         ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(6))
         ax.margins(x=0.03, y=0.12)

@@ -48,12 +48,12 @@ def plot_scatter(
     limits: tuple[float, float] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Measured against predicted values, with Pearson r, the number of genes and the line of equality.
+    """Measured against predicted values, with Pearson r, the number of points and the line of equality.
 
     Parameters
     ----------
     observed, predicted
-        One value a gene, same length and order; pairs with a missing value are left out.
+        One value a point (a gene, a sequence), same length and order; pairs with a missing value are left out.
     title
         Name of the target; shortened when it is wider than the panel.
     units
@@ -125,7 +125,7 @@ def plot_scatter_grid(predictions: pd.DataFrame, *, fold: str = "test", units: s
     predictions
         Long table with the columns ``cell, fold, observed, predicted``; targets keep the order of the table.
     fold
-        Which genes: ``train``, ``valid`` or ``test``.
+        Which rows: ``train``, ``valid`` or ``test``.
     units
         Of the values.
 
@@ -138,7 +138,7 @@ def plot_scatter_grid(predictions: pd.DataFrame, *, fold: str = "test", units: s
     rows = predictions.loc[predictions["fold"] == fold]
     if not len(rows):
         folds = ", ".join(map(str, predictions["fold"].unique())) or "(none)"
-        raise SchemaError(f"predictions have no gene in fold {fold!r}; folds in the table: {folds}")
+        raise SchemaError(f"predictions have no row in fold {fold!r}; folds in the table: {folds}")
     targets = list(rows["cell"].unique())
     n_columns = len(targets) if len(targets) <= 3 else 3 if len(targets) <= 6 else 4
     # One or two panels stretched over the page would be wide and flat; a scatter wants to be square.
@@ -172,7 +172,8 @@ def plot_metric_bars(metrics: Mapping[str, Any], metric: str = "pearson") -> Fig
     metrics
         The metrics of a run: ``targets``, ``main``, ``models`` and, where known, ``noise_ceiling``.
     metric
-        ``pearson``, ``spearman``, ``mse`` or ``mae``; the noise ceiling is drawn where it is known for it.
+        ``pearson``, ``spearman``, ``mse``, ``mae``, ``auroc`` or ``auprc``; the noise ceiling is drawn where it
+        is known for it.
     """
     models = metrics["models"]
     main = metrics.get("main")
@@ -256,6 +257,8 @@ _METRIC_NAMES = {
     "spearman": "Spearman ρ",
     "mse": "mean squared error",
     "mae": "mean absolute error",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
 }
 
 

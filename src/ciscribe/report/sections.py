@@ -27,6 +27,7 @@ from ciscribe.report.markup import (
 
 _FOLDS = {"train": "training", "valid": "validation", "test": "test"}
 _METRICS = {"pearson": "Pearson r", "spearman": "Spearman ρ", "mse": "MSE", "mae": "MAE"}
+_LABEL_METRICS = {"auroc": "AUROC", "auprc": "AUPRC"}
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ def data_section(metrics: Mapping[str, Any] | None) -> Section | None:
     )
 
 
-def accuracy_section(predictions: pd.DataFrame | None, *, units: str = "", fold: str = "test") -> Section | None:
-    """Measured against predicted expression, one panel a target.
+def accuracy_section(predictions: pd.DataFrame | None, *, units: str = "", fold: str = "test", unit: str = "gene",
+                     what: str = "expression", where: str = "on test chromosomes") -> Section | None:
+    """Measured against predicted values, one panel a target.
 
     Parameters
     ----------
@@ -86,45 +88,54 @@ def accuracy_section(predictions: pd.DataFrame | None, *, units: str = "", fold:
     units
         Of the expression values, e.g. ``log10(TPM + 1)``.
     fold
-        Which genes to show.
+        Which rows to show.
+    unit, what, where
+        What a row is, what is predicted, and where, for the text.
     """
     if predictions is None:
         return None
     figure = plot_scatter_grid(predictions, fold=fold, units=units)
     caption = (
-        "Each point is a gene (with many genes, each hexagon counts genes: the stronger its color, the "
-        "more). The dashed line is a perfect prediction; r is the Pearson correlation, n the number of genes."
+        f"Each point is a {unit} (with many {unit}s, each hexagon counts {unit}s: the stronger its color, the "
+        f"more). The dashed line is a perfect prediction; r is the Pearson correlation, n the number of {unit}s."
     )
     return Section(
-        "Predicted expression",
+        f"Predicted {what}",
         "accuracy",
-        f"How close the predictions come to the measurements on {_FOLDS.get(fold, fold)} chromosomes. "
+        f"How close the predictions come to the measurements {where}. "
         "The tighter the cloud lies around the dashed line, the better.",
-        figure_html(figure, "accuracy", caption, "Measured against predicted expression for every target"),
+        figure_html(figure, "accuracy", caption, f"Measured against predicted {what} for every target"),
     )
 
 
-def metrics_section(metrics: Mapping[str, Any] | None) -> Section | None:
-    """Scores of the model beside its baselines, with confidence intervals and the noise ceiling."""
+def metrics_section(metrics: Mapping[str, Any] | None, *, unit: str = "gene") -> Section | None:
+    """Scores of the model beside its baselines, with confidence intervals and the noise ceiling.
+
+    A `unit` is what a row of the data is. Scores of labels (AUROC, AUPRC) take the place of correlations where the
+    metrics hold them.
+    """
     if metrics is None:
         return None
     models, main = metrics["models"], metrics.get("main")
+    labels = all("auroc" in m["mean"] for m in models.values())
+    shown = _LABEL_METRICS if labels else _METRICS
     names = [n for n in models if n == main] + [n for n in models if n != main]
     ceiling = metrics.get("noise_ceiling") or {}
-    caption = "Bars are values on the test genes, lines their 95 % bootstrap intervals."
+    caption = f"Bars are values on the test {unit}s, lines their 95 % bootstrap intervals."
     if ceiling.get("pearson"):
         caption += (
             " The dashed mark is the noise ceiling: the correlation that a perfect model would reach, "
             "because the measurements themselves are noisy."
         )
-    body = figure_html(plot_metric_bars(metrics), "metrics", caption, "Pearson correlation of every model and target")
+    figure = plot_metric_bars(metrics, next(iter(shown)))
+    body = figure_html(figure, "metrics", caption, f"{next(iter(shown.values()))} of every model and target")
 
     several = len(metrics["targets"]) > 1
     across = any(models[n].get("across_target") for n in names)
-    header = ["Model", *_METRICS.values(), *(["Across targets r"] if across else [])]
+    header = ["Model", *shown.values(), *(["Across targets r"] if across else [])]
     rows = []
     for name in names:
-        scores = [models[name]["mean"].get(m) for m in _METRICS] + (
+        scores = [models[name]["mean"].get(m) for m in shown] + (
             [models[name].get("across_target")] if across else []
         )
         rows.append((display_name(name), *map(interval_html, scores)))
@@ -132,11 +143,12 @@ def metrics_section(metrics: Mapping[str, Any] | None) -> Section | None:
         rows.append(("noise ceiling", number_text(ceiling["pearson"].get("mean")), *[""] * (len(header) - 2)))
     body += Markup("<h3>{}</h3>").format("Mean over targets" if several else "Scores")
     body += table_html(header, rows, strong=main is not None)
-    note = "Higher is better for r and ρ, lower for the errors (MSE, MAE). Small figures: 95 % interval."
+    note = ("Higher is better" + ("" if labels else " for r and ρ, lower for the errors (MSE, MAE)")
+            + ". Small figures: 95 % interval.")
     if across:
         note += (
-            " Across targets r: the correlation of what is left when each gene's mean over the targets is taken "
-            "off; it asks whether the model knows where a gene is active, not only how active it is."
+            f" Across targets r: the correlation of what is left when each {unit}'s mean over the targets is taken "
+            f"off; it asks whether the model knows where a {unit} is active, not only how active it is."
         )
     body += Markup('<p class="note">{}</p>').format(note)
     if several:
@@ -144,17 +156,17 @@ def metrics_section(metrics: Mapping[str, Any] | None) -> Section | None:
             (
                 target if name == names[0] else "",
                 display_name(name),
-                *(interval_html(models[name]["per_target"].get(target, {}).get(m)) for m in _METRICS),
+                *(interval_html(models[name]["per_target"].get(target, {}).get(m)) for m in shown),
             )
             for target in metrics["targets"]
             for name in names
         ]
-        table = table_html(("Target", "Model", *_METRICS.values()), rows, left=2)
+        table = table_html(("Target", "Model", *shown.values()), rows, left=2)
         body += Markup("<details><summary>Every target in numbers</summary>{}</details>").format(table)
     return Section(
         "Accuracy beside baselines",
         "metrics",
-        "The same scores for the model and for simpler methods that were fitted on the same genes. The model "
+        f"The same scores for the model and for simpler methods that were fitted on the same {unit}s. The model "
         "earns its keep only where its interval lies clear of the baselines.",
         body,
     )

@@ -5,12 +5,8 @@ signed with a fingerprint of what it depends on: a second run does only what is 
 training that was killed continues from its last checkpoint.
 """
 
-import json
-import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import bioframe
 import numpy as np
@@ -19,7 +15,7 @@ import torch
 
 from ciscribe import elements
 from ciscribe.card import Card
-from ciscribe.config import RunConfig, parse_config, read_config, resolve_root, write_config
+from ciscribe.config import RunConfig, read_config, resolve_root, write_config
 from ciscribe.data.inputs import build_store, input_paths, read_inputs, read_tracks
 from ciscribe.data.windows import WindowStore, loader
 from ciscribe.elements.benchmark import benchmark_calls, benchmark_links, sufficiency_necessity
@@ -29,26 +25,23 @@ from ciscribe.errors import ConfigError, DataMissingError
 from ciscribe.io.bed import write_bed
 from ciscribe.models import registry
 from ciscribe.oracle import MaskPosterior, Oracle
-from ciscribe.provenance import atomic_path, checksum, digest, provenance, write_json, write_text
+from ciscribe.provenance import atomic_path, checksum, digest, write_json, write_text
 from ciscribe.report.run import write_run_report
 from ciscribe.schema import ELEMENT_COLUMNS
-from ciscribe.train import baselines
+from ciscribe.train import baselines, sequence_baselines
 from ciscribe.train.baselines import features, run_baselines
 from ciscribe.train.evaluate import model_inputs, predict_rows, prediction_table, truncation_curve
-from ciscribe.train.fit import FitSpec, fit
-from ciscribe.train.losses import LossSpec
+from ciscribe.train.fit import FitSpec, fit, start_at_mean
 from ciscribe.train.metrics import evaluate
+from ciscribe.train.tasks import Expression
+from ciscribe.workflow.steps import Job, file_state
 
-STEPS = ("data", "train", "predict", "evaluate", "elements", "report")
-_OUTPUTS = {"data": ("data/meta.json",), "train": ("model/model.safetensors", "log.csv"),
-            "predict": ("predictions.parquet",), "evaluate": ("metrics.json",),
-            "elements": ("elements.bed", "elements.parquet"), "report": ("report.html",)}
 _BENCHMARKS = ("benchmark.parquet", "benchmark_curves.parquet", "benchmark_links.parquet")
 _MACHINE = ("device", "n_devices", "n_workers", "n_threads")  # a run may move to another machine
 _CHECKSUM_BELOW = 2 * 2**30  # bytes; larger inputs are named by size and time only
 
 
-class Run:
+class Run(Job):
     """One run folder and its steps.
 
     Parameters
@@ -57,23 +50,26 @@ class Run:
         The run folder; it must hold ``config.yaml`` unless `config` is given.
     config
         A checked configuration with an absolute ``data.root``; it is written to the folder.
-    tell
-        Called with one line of progress at a time.
-    progress
-        Show bars.
+    **options
+        As in `ciscribe.workflow.steps.Job`.
     """
 
-    def __init__(self, folder: str | Path, config: RunConfig | None = None, *,
-                 tell: Callable[[str], None] = print, progress: bool = True):
-        self.folder = Path(folder)
-        self.tell, self.progress = tell, progress
+    STEPS = ("data", "train", "predict", "evaluate", "elements", "report")
+    OUTPUTS: ClassVar = {
+        "data": ("data/meta.json",), "train": ("model/model.safetensors", "log.csv"),
+        "predict": ("predictions.parquet",), "evaluate": ("metrics.json",),
+        "elements": ("elements.bed", "elements.parquet"), "report": ("report.html",)}
+
+    def __init__(self, folder: str | Path, config: RunConfig | None = None, **options: Any):
+        folder = Path(folder)
         if config is None:
-            if not (self.folder / "config.yaml").is_file():
-                raise DataMissingError(f"{self.folder} is not a run folder (no config.yaml); "
+            if not (folder / "config.yaml").is_file():
+                raise DataMissingError(f"{folder} is not a run folder (no config.yaml); "
                                        "make one with: ciscribe run CONFIG, or ciscribe data build CONFIG")
-            config = read_config(self.folder / "config.yaml")
+            config = read_config(folder / "config.yaml")
         else:
-            write_text(self.folder / "config.yaml", write_config(config))
+            write_text(folder / "config.yaml", write_config(config))
+        super().__init__(folder, seed=config.seed, **options)
         self.config = config
         self._store: WindowStore | None = None
 
@@ -105,60 +101,7 @@ class Run:
 
     def _files(self) -> dict[str, list[Any]]:
         """Name, size and time of every input file."""
-        files = {}
-        for name, path in input_paths(self.config).items():
-            if not path.is_file():
-                raise DataMissingError(f"the {name} file is not there: {path}; check data.root and the path in "
-                                       "the configuration (CISCRIBE_DATA sets the root of the shipped ones)")
-            stat = path.stat()
-            files[name] = [path.name, stat.st_size, stat.st_mtime_ns]
-        return files
-
-    def _state(self) -> dict[str, Any]:
-        path = self.folder / "provenance.json"
-        return json.loads(path.read_text()) if path.is_file() else {"steps": {}}
-
-    def is_done(self, step: str) -> bool:
-        """Whether a step has been done with the present configuration and inputs."""
-        done = self._state()["steps"].get(step, {}).get("fingerprint") == self.fingerprint(step)
-        return done and all((self.folder / f).exists() for f in _OUTPUTS[step])
-
-    def run(self, until: str = "report", *, again: bool = False) -> Path:
-        """Do every step up to `until` that is not done yet.
-
-        Parameters
-        ----------
-        until
-            Last step wanted.
-        again
-            Do that step even when it is done.
-
-        Returns
-        -------
-        Path
-            The folder.
-        """
-        if until not in STEPS:
-            raise ConfigError(f"step is one of {', '.join(STEPS)}; got {until!r}")
-        for step in STEPS[:STEPS.index(until) + 1]:
-            if self.is_done(step) and not (again and step == until):
-                self.tell(f"{step}: done before")
-                continue
-            start = time.perf_counter()
-            self.tell(f"{step}: …")
-            if again and step == until == "train":
-                shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-            facts = getattr(self, f"_{step}")()
-            seconds = round(time.perf_counter() - start, 1)
-            done = self._state()["steps"]
-            state: dict[str, Any] = {"steps": {k: done[k] for k in STEPS[:STEPS.index(step)] if k in done}}
-            state["steps"][step] = {"fingerprint": self.fingerprint(step), "seconds": seconds,
-                                    "provenance": provenance(seed=self.config.seed), **(facts or {})}
-            write_json(self.folder / "provenance.json", state)
-            if step == "train":  # a finished training needs no checkpoint, and a changed plan starts anew
-                shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-            self.tell(f"{step}: {seconds:.1f} s")
-        return self.folder
+        return {name: file_state(name, path) for name, path in input_paths(self.config).items()}
 
     # ---- what the steps share
 
@@ -179,7 +122,8 @@ class Run:
         store = self.store
         known = {"n_targets": len(store.target_names), "n_signals": len(store.track_names),
                  "n_covariates": len(store.covariate_names)}
-        given = {"resolution": store.spec.resolution} | self.config.model.arguments
+        model = self.config.model
+        given = {"resolution": store.spec.resolution} | registry.preset_of(model.name, model.preset) | model.arguments
         if given["resolution"] != store.spec.resolution:
             raise ConfigError(f"model.arguments.resolution is {given['resolution']} bp but window.resolution is "
                               f"{store.spec.resolution} bp; they must be equal")
@@ -204,8 +148,8 @@ class Run:
 
     def _train(self) -> dict[str, Any]:
         c, store = self.config, self.store
-        plan: dict[str, Any] = c.train.model_dump() | {"loss": LossSpec(**c.train.loss.model_dump())}
-        spec = FitSpec(**plan)
+        plan = c.train.model_dump(exclude={"loss"})
+        spec = FitSpec(task=Expression(**c.train.loss.model_dump()), **plan)
         torch.manual_seed(c.seed)
         arguments = self.arguments()
         model = registry.create(c.model.name, **arguments)
@@ -393,14 +337,6 @@ class Run:
         write_run_report(self.folder, self.config, self.store)
 
 
-def start_at_mean(model: torch.nn.Module, mean: np.ndarray) -> None:
-    """Set the bias of the last linear layer with one output a target to the mean of the training targets."""
-    last = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == len(mean)]
-    if last and last[-1].bias is not None:
-        with torch.no_grad():
-            last[-1].bias.copy_(torch.from_numpy(np.asarray(mean, np.float32)))
-
-
 def pair_with_genes(calls: pd.DataFrame, windows: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:
     """Every call with every gene whose window it touches: ``chrom, start, end, score, gene_id, distance`` (bp)."""
     calls = calls.loc[:, ["chrom", "start", "end", "score"]].reset_index(drop=True)
@@ -428,9 +364,5 @@ def metrics_lines(metrics: dict[str, Any]) -> list[str]:
 
 def catalog() -> list[Card]:
     """Cards of every registered method."""
-    return [*(registry.card(n) for n in registry.names()), *baselines.CARDS.values(), *elements.CARDS]
-
-
-def start_run(raw: dict[str, Any], folder: str | Path, **options: Any) -> Run:
-    """Run of a configuration given as a dictionary (paths relative to ``data.root``, which is absolute)."""
-    return Run(folder, parse_config(raw), **options)
+    return [*(registry.card(n) for n in registry.names()), *baselines.CARDS.values(),
+            *sequence_baselines.CARDS.values(), *elements.CARDS]
