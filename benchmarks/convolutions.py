@@ -39,8 +39,7 @@ THREADS = 2
 RUNS = 7
 BATCH, LENGTH = 32, 2_114
 PLAIN = {getattr(conv, name): getattr(nn, name) for name in ("Conv1d", "BatchNorm1d", "MaxPool1d", "AvgPool1d")}
-OURS, OURS_COUNTS = "ciscribe, profile and counts", "ciscribe, counts only"
-TWIN, TWIN_COUNTS = "torch.nn, profile and counts", "torch.nn, counts only"
+FORMS = {"not padded": "chrombpnet", "padded": "paper"}
 PEER = "bpnet-lite, CountWrapper"
 
 TRAINED = {  # what, batch, length
@@ -107,18 +106,19 @@ def medians(programs: dict[str, Callable[[], object]], runs: int = RUNS) -> dict
 
 
 def measure_bpnet() -> tuple[dict[str, float], float]:
-    """Seconds of one forward pass, and the largest difference in log counts from the slower programs."""
-    torch.manual_seed(0)
-    model = BPNet(1, variant="chrombpnet", n_strands=2).eval()
-    twin = plain(model)
-    X = sequences(BATCH, LENGTH)
-    networks = {OURS: model, OURS_COUNTS: model.only("counts"), TWIN: twin, TWIN_COUNTS: twin.only("counts"),
-                PEER: load_peer(model)}
-    networks = {name: network for name, network in networks.items() if network is not None}
+    """Seconds of one forward pass, and the largest difference in log counts between programs of the same weights."""
+    X, networks, apart = sequences(BATCH, LENGTH), {}, 0.0
+    for form, variant in FORMS.items():
+        torch.manual_seed(0)
+        model = BPNet(1, variant=variant, n_layers=8, n_strands=2).eval()
+        twin, peer = plain(model), load_peer(model) if variant == "chrombpnet" else None
+        for name, network in (("ciscribe", model), ("torch.nn", twin)):
+            networks |= {f"{name}, {form}, both": network, f"{name}, {form}, counts": network.only("counts")}
+        networks |= {PEER: peer} if peer else {}
+        with torch.inference_mode():
+            found = [y["counts"] for y in (model(X), model.only("counts")(X), twin(X))] + ([peer(X)] if peer else [])
+        apart = max(apart, *(float((y - found[0]).abs().max()) for y in found))
     with torch.inference_mode():
-        found = [network(X) for network in networks.values()]
-        counts = [y["counts"] if isinstance(y, dict) else y for y in found]
-        apart = max(float((y - counts[0]).abs().max()) for y in counts)
         return medians({name: lambda n=network: n(X) for name, network in networks.items()}), apart
 
 
@@ -176,10 +176,14 @@ def measure() -> str:
     load = os.getloadavg()[0]
     seconds, apart = measure_bpnet()
     print(seconds, flush=True)
-    rows = [[name, f"{s * 1e3:.0f}", f"{seconds[TWIN] / s:.2f}",
-             f"{seconds[PEER] / s:.2f}" if PEER in seconds else "–"] for name, s in seconds.items()]
-    if PEER not in seconds:
-        rows.append([PEER, "not installed", "–", "–"])
+    rows = []
+    for form in FORMS:
+        for what in ("both", "counts"):
+            ours, twin = seconds[f"ciscribe, {form}, {what}"], seconds[f"torch.nn, {form}, {what}"]
+            peer = f"{seconds[PEER] / ours:.2f}" if PEER in seconds else "not installed"
+            rows.append([f"{'profile and counts' if what == 'both' else 'counts only'}, {form}", f"{twin * 1e3:.0f}",
+                         f"{ours * 1e3:.0f}", f"{twin / ours:.2f}", peer])
+    peer = f"{seconds[PEER] * 1e3:.0f} ms" if PEER in seconds else "not installed"
     trained = []
     for name, (_, batch, length) in TRAINED.items():
         t = measure_training(name)
@@ -197,7 +201,7 @@ def measure() -> str:
 
 Written by `benchmarks/convolutions.py --write` ({record["created"]}, {record["platform"]},
 Python {record["python"]}, torch {record["packages"]["torch"]}; load {load:.1f} on {os.cpu_count()} cores at the
-start{"; other work was running, so that figures are too high and uneven" if load > 0.5 else ""}). float32,
+start{"; other work was running, so that times are too long and uneven" if load > 0.5 else ""}). float32,
 {THREADS} threads; the programs alternate, medians of {RUNS} runs (training: 5). `torch.nn` is the same network with the
 same weights, its layers of `ciscribe.nn.conv` turned into their namesakes.
 
@@ -206,10 +210,11 @@ same weights, its layers of `ciscribe.nn.conv` turned into their namesakes.
 At least 1.5 times as fast as the same network of plain `nn.Conv1d`, and counts at least 2.5 times as fast as
 bpnet-lite's count wrapper, which computes the profile as well.
 
-{table(["", "ms", "times torch.nn (both heads)", "times bpnet-lite"], rows)}
+{table(["", "torch.nn", "ciscribe", "times torch.nn", "times bpnet-lite"], rows)}
 
-Counts alone are {seconds[TWIN_COUNTS] / seconds[OURS_COUNTS]:.2f} times as fast as counts alone of `torch.nn`. With the
-same weights the log counts of all programs differ by at most {apart:.1e}.
+Milliseconds; bpnet-lite's count wrapper: {peer}. "Not padded" is the maintained form with 1,000 positions out, which
+computes bpnet-lite's numbers; "padded" is the published one. With the same weights the log counts of all programs
+differ by at most {apart:.1e}.
 
 ## Training steps
 

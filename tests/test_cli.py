@@ -3,15 +3,20 @@ import sys
 
 import pytest
 
+import yaml
+
 import ciscribe
 import small_world as small
-from ciscribe import cli, workflow
+from ciscribe import cli
 from ciscribe.errors import InputError
-from ciscribe.workflow.run import catalog
+from ciscribe.models import registry
+from ciscribe.workflow.run import Run, catalog
+from planted import one_model, planted, write
 
 # The entry point reads sys.argv, as in the shell.
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens:UserWarning")
-VERBS = ("demo", "run", "data", "train", "evaluate", "predict", "elements", "report", "catalog")
+VERBS = ("demo", "run", "data", "train", "evaluate", "predict", "elements", "report", "catalog", "reporter",
+         "models", "bench")
 
 
 def call(monkeypatch, capsys, *words):
@@ -78,7 +83,7 @@ def test_main__message_is_not_read_as_markup(terminal, monkeypatch):
     def fail(*arguments, **options):
         raise InputError("row [3] of [bold]x[/bold]")
 
-    monkeypatch.setattr(workflow.Run, "from_config", fail)
+    monkeypatch.setattr(Run, "from_config", fail)
     assert terminal("run", "x.yaml") == (1, "", "error: row [3] of [bold]x[/bold]\n")
 
 
@@ -86,7 +91,7 @@ def test_main__ctrl_c_is_status_130(terminal, monkeypatch):
     def stop(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workflow.Run, "from_config", stop)
+    monkeypatch.setattr(Run, "from_config", stop)
     status, _, err = terminal("run", "x.yaml")
     assert status == 130
     assert err == "stopped; what was complete is kept, the same command continues\n"
@@ -99,7 +104,7 @@ def test_main__ctrl_c_in_training_is_status_130(terminal, monkeypatch, tmp_path)
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ciscribe.train.fit.expression_loss", stop)
+    monkeypatch.setattr("ciscribe.train.tasks.expression_loss", stop)
     status, _, err = terminal("run", path, "--out", tmp_path / "run", "--quiet")
     assert status == 130
     assert "the same command continues" in err
@@ -128,7 +133,7 @@ def test_verbs__are_steps_of_the_library(terminal, monkeypatch, tmp_path):
     raw = small.write_inputs(tmp_path / "inputs")
     path = small.write_yaml(tmp_path / "small.yaml", raw)
     seen = []
-    monkeypatch.setattr(workflow.Run, "run",
+    monkeypatch.setattr(Run, "run",
                         lambda self, until="report", again=False: seen.append((until, again)) or self.folder)
     out = tmp_path / "run"
     assert terminal("data", "build", path, "--out", out)[0] == 0
@@ -151,6 +156,135 @@ def test_data_build__tells_what_it_read(terminal, tmp_path):
     status, out, _ = terminal("data", "build", path, "--out", tmp_path / "run")
     assert out == "data: done before\n"
     assert terminal("data", "build", path, "--out", tmp_path / "run", "--quiet")[1] == ""
+
+
+# -- models --------------------------------------------------------------------------------------------------
+
+
+def test_models_list__all_and_by_pattern(terminal):
+    status, out, _ = terminal("models", "list")
+    assert status == 0
+    for name in registry.names():
+        assert f" {name} " in out
+    assert "622,722" in out
+    out = terminal("models", "list", "*bp*")[1]
+    assert " chrombpnet " in out
+    assert " deepstarr " not in out
+
+
+def test_models_show__card_arguments_and_presets(terminal):
+    status, out, _ = terminal("models", "show", "deepbind")
+    assert status == 0
+    for line in ("# deepbind", "- **Task**: classification", "- kernel = 16", "- first_activation = 'relu'",
+                 "Preset cpu: kernel=24"):
+        assert line in out
+    assert "Preset cpu: as published" in terminal("models", "show", "deepstarr")[1]
+    status, out, err = terminal("models", "show", "deepstar")
+    assert (status, out) == (1, "")
+    assert "no model is called 'deepstar'; did you mean 'deepstarr'" in err
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A model folder of ours."""
+    arguments = {"n_targets": 3, "filters": 5, "kernel": 7, "hidden": 11}
+    registry.save(tmp_path / "model", "deepbind", registry.create("deepbind", **arguments), arguments,
+                  targets=["a", "[b]", "c"])
+    return tmp_path / "model"
+
+
+def test_models_load__says_what_it_is(terminal, saved):
+    status, out, _ = terminal("models", "load", saved)
+    assert status == 0
+    n = sum(p.numel() for p in registry.load(saved)[0].parameters())
+    assert out == f"DeepBind: {n} parameters\n- targets: ['a', '[b]', 'c']\n"
+
+
+@pytest.mark.parametrize(("spoil", "says"), [
+    (lambda folder: (folder / "config.json").write_text("{"), "config.json is damaged"),
+    (lambda folder: (folder / "config.json").unlink(), ""),
+    (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), "model.safetensors is damaged"),
+    (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
+])
+def test_models_load__damaged_folder_is_one_message(terminal, saved, spoil, says):
+    spoil(saved)
+    status, out, err = terminal("models", "load", saved)
+    assert (status, out) == (1, "")
+    assert err.startswith("error: ")
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_models_export__writes_a_folder_that_loads(terminal, saved, tmp_path):
+    status, out, _ = terminal("models", "export", saved, tmp_path / "hub", "--repo", "lab/promoters", "--licence",
+                              "cc-by-4.0")
+    assert status == 0
+    assert str(tmp_path / "hub") in out
+    page = (tmp_path / "hub" / "README.md").read_text()
+    assert "license: cc-by-4.0" in page
+    assert "hf://lab/promoters" in page
+    assert terminal("models", "load", tmp_path / "hub")[0] == 0
+    assert terminal("models", "export", tmp_path / "none", tmp_path / "hub")[0] == 1
+
+
+# -- reporter assays -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def assay(tmp_path):
+    """Folder with a table, and a configuration of one model."""
+    write(planted(90), tmp_path / "assay.tsv")
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(one_model(tmp_path, train={"epochs": 1})))
+    return tmp_path
+
+
+def test_reporter__one_command_from_table_to_page(terminal, assay):
+    status, out, _ = terminal("reporter", assay / "one.yaml", "--out", assay / "run")
+    assert status == 0
+    for line in ("train: …", "epoch 1/1", "gbm_kmers: pearson", "report: …"):
+        assert line in out
+    assert str(assay / "run" / "report.html") in out
+    out = terminal("reporter", assay / "one.yaml", "--out", assay / "run", "--quiet")[1]
+    assert out.split() == ["report:", str(assay / "run" / "report.html")]
+
+
+def bench(folder, **changes):
+    model = {"name": "deepbind", "arguments": {"filters": 5, "kernel": 9, "hidden": 7}}
+    raw = {"name": "tiny", "root": str(folder), "folds": 3, "seeds": 1, "train": {"epochs": 1, "batch_size": 16},
+           "assays": {"one": {"path": "assay.tsv"}}, "models": {"small": model}} | changes
+    path = folder / "bench.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def test_bench_reporter__estimates_then_runs(terminal, assay):
+    status, out, _ = terminal("bench", "reporter", bench(assay), "--out", assay / "bench", "--dry-run")
+    assert status == 0
+    assert "one: 90 sequences of 41 bp" in out
+    assert "6 fits, about 0 minutes on 1 thread (baselines, early stops and transfers not counted)" in out
+    assert not (assay / "bench" / "fits").exists()
+    status, out, _ = terminal("bench", "reporter", bench(assay), "--out", assay / "bench", "--quiet")
+    assert status == 0
+    row = next(line for line in out.splitlines() if " small " in line)
+    assert " 235 " in row  # a whole number
+    assert "ridge_kmers" in out
+    assert "nan" not in out
+    assert str(assay / "bench") in out
+    assert "0 fits" in terminal("bench", "reporter", bench(assay), "--out", assay / "bench", "--dry-run")[1]
+
+
+@pytest.mark.parametrize(("change", "words", "says"), [
+    ({"modles": {}}, (), "modles: unknown key; did you mean 'models'?"),
+    ({"models": {"small": {"name": "deepbnd"}}}, (), "no model is called 'deepbnd'; did you mean 'deepbind'"),
+    ({"assays": {"one": {"path": "none.tsv"}}}, (), "none.tsv"),
+    ({"assays": {"one": {"path": "assay.tsv", "activity": "activty"}}}, (), "activty"),
+    ({}, ("--jobs", "0"), "at least 1 fit runs at a time; got n_jobs=0"),
+])
+def test_bench_reporter__expected_error_is_one_message_and_status_1(terminal, assay, change, words, says):
+    status, out, err = terminal("bench", "reporter", bench(assay, **change), "--out", assay / "bench", "--quiet", *words)
+    assert (status, out) == (1, "")
+    assert err.startswith("error: ")
+    assert says in err
 
 
 def test_cli__imports_nothing_heavy():

@@ -3,7 +3,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ciscribe.config import parse_config, read_config, resolve_root, write_config
+from ciscribe.config import (
+    BenchConfig,
+    ReporterConfig,
+    RunConfig,
+    parse_config,
+    read_config,
+    resolve_root,
+    write_config,
+)
 from ciscribe.errors import ConfigError, DataMissingError
 
 RAW = {
@@ -95,11 +103,28 @@ def test_write_config__read_back_is_the_same(tmp_path):
 
 
 def test_configs__every_shipped_one_parses(root):
+    kinds = {"worm.yaml": RunConfig, "reporter.yaml": ReporterConfig, "bench_reporter.yaml": BenchConfig}
     paths = sorted((root / "configs").glob("*.yaml"))
-    assert "worm.yaml" in [p.name for p in paths]
+    assert {p.name for p in paths} == set(kinds)
     for path in paths:
-        config = read_config(path)
-        assert resolve_root(config.data.root, path.parent.absolute()).is_absolute()
+        config = read_config(path, kinds[path.name])
+        at = config.data.root if isinstance(config, RunConfig) else config.root
+        assert resolve_root(at, path.parent.absolute()).is_absolute()
+
+
+@pytest.mark.parametrize(("kind", "raw", "says"), [
+    (ReporterConfig, {"assay": {"path": "t.tsv", "activty": "y"}},
+     r"assay\.activty: unknown key; did you mean 'activity'\?"),
+    (ReporterConfig, {"assay": {"path": "t.tsv"}, "folds": {"n": 2}}, r"folds\.n: .*greater than or equal to 3; got 2"),
+    (ReporterConfig, {"assay": {"path": "t.tsv"}, "train": {"augment": {"shfit": 3}}},
+     r"train\.augment\.shfit: unknown key; did you mean 'shift'\?"),
+    (BenchConfig, {"assays": {"a": {"path": "t.tsv", "famly": "x"}}, "models": {"m": {"name": "deepbind"}}},
+     r"assays\.a\.famly: unknown key; did you mean 'family'\?"),
+    (BenchConfig, {"assays": {"a": {"path": "t.tsv"}}, "models": {}}, r"models: .*at least 1 item"),
+])
+def test_parse_config__other_kinds_name_key_fault_and_value(kind, raw, says):
+    with pytest.raises(ConfigError, match=says):
+        parse_config({"name": "one"} | raw, "it.yaml", kind)
 
 
 def test_resolve_root__variables_defaults_and_relative_paths(tmp_path, monkeypatch):

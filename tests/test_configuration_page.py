@@ -92,7 +92,7 @@ def test_configuration_page__has_no_section_too_many(page):
 
 def facts(card: Card) -> str:
     """What a card says in numbers, as the page writes it."""
-    parts = [(card.task or "expression of genes").capitalize()]
+    parts = [str(card.task).capitalize()]
     if card.input_length is not None:
         parts.append(f"input {card.input_length:,} bp")
     if card.receptive_field is not None and card.receptive_field != card.input_length:
@@ -144,7 +144,7 @@ def test_models_page__overview_has_its_line(model):
     card = registry.card(model)
     length = "" if card.input_length is None else f"{card.input_length:,}"
     small = f"{size(model, 'cpu'):,}" if "cpu" in registry.presets(model) else ""
-    line = f"| [{model}](#{model}) | {card.task or 'expression of genes'} | {length} | {card.parameters:,} | {small} |"
+    line = f"| [{model}](#{model}) | {card.task} | {length} | {card.parameters:,} | {small} |"
     assert line in MODELS.read_text(encoding="utf-8").split("\n")
 
 

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import pytest
 
 from ciscribe.cli import app
-from ciscribe.config import read_config
 
 ROOT = Path(__file__).resolve().parent.parent
 EXECUTED = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -155,11 +154,6 @@ def test_docs__shell_commands_parse(path, monkeypatch):
             assert {word for word in command[1:] if "=" not in word} <= targets, command
     for tokens in ours:
         parse_command(tokens)
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=page_id)
-def test_configs__are_valid(path):
-    assert read_config(path) is not None
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)

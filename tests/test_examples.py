@@ -32,8 +32,16 @@ def test_own_model_as_oracle__agrees_with_the_truth_in_part(monkeypatch, capsys)
         assert 0.2 < found[what] < 0.95, what  # a hand-made model sees something, and not all of it
 
 
+def test_reporter_assay__beats_the_words_and_knows_where_a_site_counts(monkeypatch, capsys):
+    found = start("reporter_assay.py", monkeypatch)["found"]
+    assert "activity of held-out promoters, model: r 0." in capsys.readouterr().out
+    assert 0.5 < found["model"] < 0.95  # the measurement is noisy
+    assert found["model"] > max(found["gbm_kmers"], found["ridge_kmers"]) > 0.3
+    assert found["place"] > 0.8
+
+
 def test_examples__each_has_a_test():
-    tested = {"plot_locus.py", "own_model_as_oracle.py"}
+    tested = {"plot_locus.py", "own_model_as_oracle.py", "reporter_assay.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 

@@ -93,10 +93,10 @@ def write(bench: Bench, summary: pd.DataFrame) -> Path:
         "# Reporter assays", "",
         "Written by `python validation/reporter.py` from `configs/bench_reporter.yaml`: "
         f"{c.folds}-fold cross-validation, whole groups of similar sequences to a fold, up to {c.seeds} seeds. One "
-        "fold is tested, the next chooses the epoch, the others train. r is the Pearson correlation on the held-out fold, mean "
-        "over folds and seeds, ± its standard deviation over fits. A gain is the difference to the better of the two "
+        "fold is tested, the next chooses the epoch, the others train. r is the Pearson correlation on the held-out "
+        "fold, mean over folds and seeds, ± its standard deviation over fits. A gain is the difference to the better of the two "
         "baselines on the same folds, with a 95 % interval from resampling groups of similar sequences within folds. "
-        "`_pretrained` was first trained on the other set of its family, without relatives of held-out "
+        "`_from_…` was first trained on another set of its family, without relatives of held-out "
         "sequences.",
         "", "## Data", "",
         "| data set | sequences | bp | groups | target |", "|---|---:|---:|---:|---|", *sets, "",
@@ -109,8 +109,8 @@ def write(bench: Bench, summary: pd.DataFrame) -> Path:
     transfers = transfer_table(bench.folder)
     if transfers:
         text += ["## From one set to another", "", *transfers, ""]
-    text += [f"{os.cpu_count()} CPU cores, one thread a fit, Python {platform.python_version()}. Settings were chosen on "
-             "validation folds."]
+    text += [f"{os.cpu_count()} CPU cores, one thread a fit, Python {platform.python_version()}. Settings were chosen "
+             "on validation folds."]
     path = HERE / "reporter.md"
     path.write_text("\n".join(text) + "\n")
     return path

@@ -218,8 +218,9 @@ def bench_reporter(config: Path, *, out: Out = None, jobs: int = 1, dry_run: boo
 
 def _print_table(frame: Any) -> None:
     table = import_module("rich.table").Table(*map(str, frame.columns))
-    for row in frame.itertuples(index=False):
-        table.add_row(*(f"{v:,.3f}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else str(v)
+    for row in frame.astype(object).itertuples(index=False):
+        table.add_row(*("–" if str(v) in ("None", "nan", "<NA>") else
+                        f"{v:,.3f}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else str(v)
                         for v in row))
     Console().print(table)
 

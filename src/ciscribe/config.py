@@ -269,7 +269,7 @@ class ContestantConfig(_Part):
     both_strands: Literal["mean", "max"] | None = None
     motif_start: bool = False
     pretrain: dict[str, str] = {}
-    """Data set → the set of its family that the model is trained on first."""
+    """Data set → the set of its family that the model is trained on first; other data sets are left out."""
     train: dict[str, Any] = {}
     seeds: int | None = Field(default=None, ge=1)
     folds: int | None = Field(default=None, ge=1)

@@ -10,7 +10,7 @@ from ciscribe.errors import SchemaError
 
 FULL = Card(name="toy", kind="model", summary="Predicts nothing, quickly.", paper="Nobody 2031, doi:10.1/x",
             code="a/b@c:d.py", licence="MIT", differences=("Smaller.", "Faster."), input_length=1009,
-            receptive_field=211, resolution=1, crop=0, parameters=37)
+            receptive_field=211, resolution=1, crop=0, parameters=37, task="tracks", attribution=("gradient", "ism"))
 
 
 def test_to_markdown__states_every_fact():
@@ -18,7 +18,8 @@ def test_to_markdown__states_every_fact():
     assert text.startswith("# toy\n\nPredicts nothing, quickly.\n")
     for line in ("- **Kind**: model", "- **Paper**: Nobody 2031, doi:10.1/x", "- **Code**: a/b@c:d.py",
                  "- **Input length (bp)**: 1009", "- **Receptive field (bp)**: 211",
-                 "- **Resolution (bp)**: 1", "- **Crop (bp)**: 0", "- **Parameters**: 37",
+                 "- **Resolution (bp)**: 1", "- **Crop (bp)**: 0", "- **Parameters**: 37", "- **Task**: tracks",
+                 "- **Attribution**: gradient, ism",
                  "1. Smaller.", "2. Faster."):
         assert line in text.splitlines(), line
     assert text.endswith("\n")
@@ -27,6 +28,7 @@ def test_to_markdown__states_every_fact():
 def test_to_markdown__leaves_out_what_is_unknown():
     text = Card(name="plain", kind="baseline", summary="A mean.", paper="own").to_markdown()
     assert "Input length" not in text
+    assert "Attribution" not in text
     assert "None" not in text
     assert "Differences" not in text
 
@@ -34,7 +36,7 @@ def test_to_markdown__leaves_out_what_is_unknown():
 def test_to_dict__survives_json():
     facts = json.loads(json.dumps(FULL.to_dict()))
     assert facts["differences"] == ["Smaller.", "Faster."]
-    assert Card(**{**facts, "differences": tuple(facts["differences"])}) == FULL
+    assert Card(**facts | {key: tuple(facts[key]) for key in ("differences", "attribution")}) == FULL
 
 
 @pytest.mark.parametrize("name", ["", "Toy"])

@@ -327,3 +327,22 @@ def test_read_reporter__of_the_fly_sample(data_dir):
     assert data.codes.shape == (2969, 249)
     assert data.targets.shape == (2969, 2)
     assert data.table["source"].nunique() == 3
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npy.gz"])
+def test_read_reporter__arrays_of_strings(suffix, tmp_path):
+    sequences, values = np.array(["ACGTA", "CCGTT", "TTTGA"]), np.array(["1.5", "2", "4"])
+    for name, array in (("sequences", sequences), ("values", values)):
+        with (gzip.open if suffix.endswith("gz") else open)(tmp_path / f"{name}.{suffix}", "wb") as file:
+            np.save(file, array)
+    data = read_reporter(tmp_path / f"sequences.{suffix}", activity="expression",
+                         activities=tmp_path / f"values.{suffix}", log="log2")
+    assert data.table["sequence"].tolist() == sequences.tolist()
+    np.testing.assert_allclose(data.targets[:, 0], np.log2([1.5, 2, 4]), rtol=1e-6)
+    with pytest.raises(InputError, match="name the array of activities"):
+        read_reporter(tmp_path / f"sequences.{suffix}", activity="expression")
+    with pytest.raises(InputError, match="must hold 3 rows of 2 activities"):
+        read_reporter(tmp_path / f"sequences.{suffix}", activity=["a", "b"], activities=tmp_path / f"values.{suffix}")
+    np.save(tmp_path / "pickled.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="plain values"):
+        read_reporter(tmp_path / "pickled.npy", activity=())

@@ -16,4 +16,4 @@ class Case:
     n_signals: int = 0
     signal_bins: int = 0
     n_covariates: int = 0
-    readout: Any = Scalar()
+    readout: Any = field(default_factory=Scalar)

@@ -1,69 +1,135 @@
 """Every registered model keeps the model contract, and survives being saved."""
 
+import inspect
 import json
 
+import cases_attention
+import cases_bpnet
+import cases_lm
+import cases_long
+import cases_small
 import pytest
 import torch
+from model_case import Case
 
 from ciscribe.errors import CheckpointError, ConfigError, DataMissingError, SchemaError, UnknownNameError
 from ciscribe.models import registry
 from ciscribe.oracle import Oracle
 from ciscribe.sequence import one_hot_tensor, reverse_complement
 from ciscribe.testing import check_model
+from ciscribe.train.fit import new_head
 
 B, L, S, C, T = 3, 352, 2, 5, 7
-SMALL = {"d_model": 11, "n_layers": 1, "d_state": 3, "expand": 1}
+
+
+def _expression(n_signals=S, **changes):
+    """Case of the family of Seq2Exp."""
+    given = {"n_targets": T, "n_signals": n_signals, "n_covariates": C, "resolution": 16, "d_model": 11, "n_layers": 1,
+             "d_state": 3, "expand": 1} | changes
+    return Case(given, length=L, n_targets=T, n_signals=n_signals, signal_bins=L // given["resolution"],
+                n_covariates=C)
+
+
 CASES = {
-    "seq2exp": {}, "seq2exp hard": {"kind": "hard"}, "seq2exp base": {"resolution": 1},
-    "seq2exp attention": {"pool": "attention"}, "seq2exp no generator": {"use_generator": False},
-    "seq2exp no signal branch": {"use_signals": False}, "seq2exp no mask": {"use_mask": False},
-    "seq2exp published token": {"empty_token": False}, "caduceus": {"n_signals": 0}, "caduceus signals": {},
-    "caduceus base rc": {"resolution": 1, "rc_equivariant": True}, "prism": {}, "prism 4": {"n_confounders": 4},
+    "seq2exp": _expression(), "seq2exp hard": _expression(kind="hard"), "seq2exp base": _expression(resolution=1),
+    "seq2exp attention": _expression(pool="attention"), "seq2exp no generator": _expression(use_generator=False),
+    "seq2exp no signal branch": _expression(use_signals=False), "seq2exp no mask": _expression(use_mask=False),
+    "seq2exp published token": _expression(empty_token=False), "caduceus": _expression(n_signals=0),
+    "caduceus signals": _expression(), "caduceus base rc": _expression(resolution=1, rc_equivariant=True),
+    "prism": _expression(), "prism 4": _expression(n_confounders=4),
+    **cases_small.CASES, **cases_long.CASES, **cases_bpnet.CASES, **cases_attention.CASES, **cases_lm.CASES,
 }
+FIRST = {key.split()[0]: key for key in reversed(CASES)}  # one case a model
+LANGUAGE = {name for name in registry.names() if registry.card(name).task == "language model"}
 
 
-def case(key):
-    arguments = {"n_targets": T, "n_signals": S, "n_covariates": C, "resolution": 16} | SMALL | CASES[key]
+def case(key, **changes):
+    """Model, arguments, sequences, and the further inputs by name."""
+    of = CASES[key]
     torch.manual_seed(0)
-    model = registry.create(key.split()[0], **arguments)
-    X = one_hot_tensor(torch.randint(0, 5, (B, L)))
-    signals = torch.rand(B, S, L // arguments["resolution"]) if arguments["n_signals"] else None
-    return model, arguments, X, signals, torch.randn(B, C)
+    model = registry.create(key.split()[0], **of.arguments | changes)
+    X = one_hot_tensor(torch.randint(0, 5, (B, of.length)))
+    extras = {"S": torch.rand(B, of.n_signals, of.signal_bins)} if of.n_signals else {}
+    extras |= {"covariates": torch.randn(B, of.n_covariates)} if of.n_covariates else {}
+    return model, of.arguments | changes, X, extras
+
+
+def tensors(output):
+    return output.values() if isinstance(output, dict) else [output]
+
+
+def n_parameters(name, **arguments):
+    """Parameters of a model that takes no memory."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in registry.create(name, **arguments).parameters())
 
 
 def test_cases__cover_the_registry():
-    assert {k.split()[0] for k in CASES} == set(registry.names())
+    assert set(FIRST) == set(registry.names())
 
 
 @pytest.mark.parametrize("key", CASES)
 def test_model__keeps_the_contract(key):
-    model, _, X, signals, covariates = case(key)
-    check_model(model, X, signals, covariates, n_targets=T)
+    model, _, X, extras = case(key)
+    check_model(model, X, **extras, n_targets=CASES[key].n_targets, readout=CASES[key].readout)
 
 
 @pytest.mark.parametrize("key", CASES)
 def test_model__trains_every_parameter(key):
-    model, _, X, signals, covariates = case(key)
-    model.train()
-    extras = {k: v for k, v in (("S", signals), ("covariates", covariates)) if v is not None}
-    out = model(X, **extras)
-    sum(v.sum() for v in out.values()).backward()
-    idle = [n for n, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    model, _, X, extras = case(key)
+    sum(v.square().sum() for v in tensors(model.train()(X, **extras))).backward()
+    trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    idle = [n for n, gradient in trained.items() if gradient is None or not torch.isfinite(gradient).all()]
     allowed = ("bottleneck.generator", "bottleneck.empty") if "no mask" in key else ()
     assert [n for n in idle if not n.startswith(allowed)] == [] if allowed else idle == []
+    assert len(idle) < len(trained)
 
 
-@pytest.mark.parametrize("key", ["seq2exp", "caduceus signals", "prism"])
-def test_save_load__same_predictions_without_code(key, tmp_path):
-    model, arguments, X, signals, covariates = case(key)
-    name = key.split()[0]
+@pytest.mark.parametrize("name", FIRST)
+def test_save_load__same_predictions_without_code(name, tmp_path):
+    model, arguments, X, extras = case(FIRST[name])
     registry.save(tmp_path / "model", name, model, arguments, tracks=["a", "b"])
     loaded, facts = registry.load(tmp_path / "model", expect=name)
     assert facts == {"tracks": ["a", "b"]}
-    torch.testing.assert_close(Oracle(loaded).predict(X, signals, covariates),
-                               Oracle(model).predict(X, signals, covariates))
+    readout = CASES[FIRST[name]].readout
+    torch.testing.assert_close(Oracle(loaded, readout, device="cpu").predict(X, **extras),
+                               Oracle(model, readout, device="cpu").predict(X, **extras), rtol=0, atol=0)
     assert (tmp_path / "model" / "card.md").read_text().startswith(f"# {name}")
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["card.md", "config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("name", sorted(set(FIRST) - LANGUAGE))
+def test_both_strands__cannot_tell_a_sequence_from_its_complement(name, tmp_path):
+    model, arguments, X, extras = case(FIRST[name], both_strands="mean")
+    registry.save(tmp_path / "model", name, model, arguments)
+    oracle = Oracle(registry.load(tmp_path / "model")[0], CASES[FIRST[name]].readout, device="cpu")
+    turned = {k: v.flip(-1) if k == "S" else v for k, v in extras.items()}
+    there = oracle.predict(X, **extras)
+    torch.testing.assert_close(there, oracle.predict(reverse_complement(X), **turned), atol=1e-5, rtol=1e-4)
+    alone = Oracle(case(FIRST[name])[0], CASES[FIRST[name]].readout, device="cpu")
+    torch.testing.assert_close(there, (alone.predict(X, **extras) + alone.predict(reverse_complement(X), **turned)) / 2,
+                               atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(LANGUAGE))
+def test_both_strands__is_refused_by_language_models(name):
+    model, _, X, extras = case(FIRST[name], both_strands="mean")
+    with pytest.raises(SchemaError, match="tokens of a language model have complements of their own"):
+        model(X, **extras)
+
+
+@pytest.mark.parametrize("name", sorted(n for n in FIRST if registry.card(n).task in ("regression", "classification")))
+def test_new_head__is_that_of_a_model_with_so_many_targets(name):
+    model, arguments, X, extras = case(FIRST[name])
+    if name == "malinois":  # its head is a layer for each target
+        with pytest.raises(SchemaError, match=r"Malinois has no linear layer .* create it with n_targets=3"):
+            new_head(model, 3)
+        return
+    new_head(model, 3)
+    wanted = registry.create(name, **arguments | {"n_targets": 3}).state_dict()
+    assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in wanted.items()}
+    output = model.eval()(X, **extras)
+    assert (output["expression"] if isinstance(output, dict) else output).shape == (B, 3)
 
 
 def test_load__refuses_what_does_not_fit(tmp_path):
@@ -99,10 +165,28 @@ def test_create__names_the_nearest():
 
 
 @pytest.mark.parametrize("name", registry.names())
-def test_card__states_the_published_size(name):
-    """With default arguments: stacks of 4 tied bidirectional layers of width 128, as published."""
-    model = registry.create(name)
-    assert sum(p.numel() for p in model.parameters()) == registry.card(name).parameters
+def test_card__states_the_published_size_task_and_attribution(name):
+    card = registry.card(name)
+    assert card.name == name
+    assert n_parameters(name) == card.parameters
+    assert card.task is not None
+    assert {"gradient", "ism"} <= set(card.attribution)
+
+
+@pytest.mark.parametrize("name", [n for n in registry.names() if registry.presets(n)])
+def test_presets__build_and_are_no_larger(name):
+    most = 2_129 if name == "deepbind" else registry.card(name).parameters  # whose preset has the paper's wider kernel
+    for which in registry.presets(name):
+        assert n_parameters(name, preset=which) <= most
+    with pytest.raises(ConfigError, match=rf"model '{name}' has no preset 'gpu'; it has: cpu"):
+        registry.create(name, preset="gpu")
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_model__hyperparameters_have_defaults_and_are_public(name):
+    given = inspect.signature(type(case(FIRST[name])[0])).parameters
+    assert all(p.default is not p.empty for p in given.values())
+    assert list(registry.arguments(name)) == list(given)
 
 
 def test_seq2exp__published_mask():
@@ -113,7 +197,8 @@ def test_seq2exp__published_mask():
 
 
 def test_seq2exp__erased_element_is_not_seen():
-    model, _, X, signals, covariates = case("seq2exp")
+    model, _, X, extras = case("seq2exp")
+    signals, covariates = extras["S"], extras["covariates"]
     model.eval()
     keep = torch.ones(B, L // 16)
     keep[:, 3] = 0
@@ -128,7 +213,8 @@ def test_seq2exp__erased_element_is_not_seen():
 
 
 def test_caduceus__reverse_complement_gives_the_same():
-    model, _, X, signals, covariates = case("caduceus base rc")
+    model, _, X, extras = case("caduceus base rc")
+    signals, covariates = extras["S"], extras["covariates"]
     model.eval()
     a = model(X, signals, covariates)["expression"]
     b = model(reverse_complement(X), signals.flip(-1), covariates)["expression"]
@@ -136,7 +222,8 @@ def test_caduceus__reverse_complement_gives_the_same():
 
 
 def test_prism__training_output_and_adjustment():
-    model, _, X, signals, covariates = case("prism")
+    model, _, X, extras = case("prism")
+    signals, covariates = extras["S"], extras["covariates"]
     model.train()
     out = model(X, signals, covariates)
     assert {k: tuple(v.shape) for k, v in out.items()} == {

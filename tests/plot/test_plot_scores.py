@@ -79,7 +79,7 @@ def test_plot_scatter_grid__readable(n, assert_readable):
 
 
 def test_plot_scatter_grid__fold_without_genes_lists_the_folds():
-    with pytest.raises(SchemaError, match="no gene in fold 'valid'; folds in the table: test"):
+    with pytest.raises(SchemaError, match="no row in fold 'valid'; folds in the table: test"):
         plot_scatter_grid(predictions(["a"], 5), fold="valid")
 
 

@@ -5,6 +5,7 @@ targets with NaN where nothing was measured, and notes of everything that was do
 barcodes become activities with `activity_from_counts`, and `loader` deals a set out in batches.
 """
 
+import gzip
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -97,6 +98,7 @@ def read_reporter(
 
     CSV, TSV and text are read plain or gzipped, also parquet and FASTA. A FASTA header holds the activities
     as ``>name activity=1.2`` or, in the order of `activity`, as ``>name 1.2``; or they lie in a second table.
+    A ``.npy`` of strings (also gzipped, never pickled) is a list of sequences; its `activities` are a second one.
 
     Parameters
     ----------
@@ -141,6 +143,9 @@ def read_reporter(
     for one in paths:
         if _is_fasta(one):
             part = _read_fasta(one, targets, activities)
+            sequence_column = "sequence"
+        elif _is_array(one):
+            part = _read_arrays(one, targets, activities)
             sequence_column = "sequence"
         else:
             part = _read_words(one, columns, separator)
@@ -212,6 +217,39 @@ def reporter_set(
 def _is_fasta(path: PathLike) -> bool:
     suffixes = [s.lower() for s in Path(path).suffixes]
     return bool(suffixes) and (suffixes[-2] if suffixes[-1] == ".gz" and len(suffixes) > 1 else suffixes[-1]) in _FASTA
+
+
+def _is_array(path: PathLike) -> bool:
+    return str(path).lower().endswith((".npy", ".npy.gz"))
+
+
+def _read_arrays(path: PathLike, targets: Sequence[str], activities: PathLike | None) -> pd.DataFrame:
+    """Table of an array of strings and one of activities, ``(N,)`` or ``(N, T)``, numbers or their text."""
+    sequences = _load_array(path)
+    table = pd.DataFrame({"sequence": sequences.astype(str).reshape(-1)})
+    if not targets:
+        return table
+    if activities is None:
+        raise InputError(f"{path} holds sequences only; name the array of activities with activities=, or ask for "
+                         "none with activity=()")
+    values = _load_array(activities)
+    values = values.reshape(len(values), -1)
+    if values.shape != (len(table), len(targets)):
+        raise InputError(f"{activities} must hold {len(table):,} rows of {len(targets)} activities, as {path} and "
+                         f"activity= ask for; it holds {values.shape[0]:,} of {values.shape[1]}")
+    for i, target in enumerate(targets):
+        table[target] = values[:, i].astype(str)
+    return table
+
+
+def _load_array(path: PathLike) -> ndarray:
+    existing_file(path, _WHAT)
+    try:
+        with gzip.open(path) if str(path).lower().endswith(".gz") else open(path, "rb") as file:
+            return np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as an array of plain values ({error}); save it with "
+                         "numpy.save(..., allow_pickle=False)") from error
 
 
 def _read_words(path: PathLike, columns: Sequence[str] | None, separator: str | None) -> pd.DataFrame:

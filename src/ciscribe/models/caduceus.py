@@ -21,7 +21,7 @@ CARD = Card(
     name="caduceus", kind="model",
     summary="Predicts a gene's expression from the whole window, without a mask: the unmasked reference.",
     paper="Schiff et al., ICML 2024, arXiv:2403.03234; as baseline in Su et al., ICLR 2025, arXiv:2502.13991",
-    parameters=574_209,
+    parameters=574_209, task="regression", attribution=("gradient", "ism"),
     differences=(
         "The two directions of a layer share the in- and out-projection; convolution, step sizes and state matrix are "
         "each direction's own.",

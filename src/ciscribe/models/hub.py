@@ -115,10 +115,6 @@ def load(source: str | Path, family: str | None = None) -> tuple[nn.Module, dict
     ------
     DataMissingError, CheckpointError, DependencyError, UnknownNameError
         When it is not there, damaged or of another shape, needs a package, or is of no known family.
-
-    Examples
-    --------
-    >>> model, facts = load("hf://kuleshov-group/caduceus-ps_seqlen-131k_d_model-256_n_layer-16")  # doctest: +SKIP
     """
     path = fetch(source) if str(source).startswith("hf://") else Path(source)
     config = _config(path) if path.is_dir() else {}

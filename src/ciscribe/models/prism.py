@@ -22,7 +22,7 @@ CARD = Card(
     name="prism", kind="model",
     summary="Predicts a gene's expression from the 2 kb around its start, averaging over signal backgrounds.",
     paper="Yang et al., ICLR 2026, arXiv:2602.21550",
-    parameters=584_697,
+    parameters=584_697, task="regression", attribution=("gradient", "ism"),
     differences=(
         "The two directions of a layer share the in- and out-projection; convolution, step sizes and state matrix are "
         "each direction's own.",

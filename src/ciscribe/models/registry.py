@@ -198,14 +198,15 @@ def describe(folder: str | Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
             raise DataMissingError(f"{folder} is not a model folder: {part} is missing")
     try:
         config = json.loads((folder / "config.json").read_text())
-        name, given, version, facts = config["model"], config["arguments"], config["format"], config["facts"]
-    except (ValueError, KeyError, TypeError) as error:
+        name, version, facts = config["model"], config["format"], config["facts"]
+        given = {k: tuple(v) if isinstance(v, list) else v for k, v in config["arguments"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / 'config.json'} is damaged ({error!r}); "
                               "train or copy the model again") from error
     if version != FORMAT:
         raise CheckpointError(f"{folder} has model format {version}, this ciscribe reads {FORMAT}; "
                               f"it was written by ciscribe {config.get('ciscribe')}")
-    return name, {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}, facts
+    return name, given, facts
 
 
 def load(folder: str | Path, expect: str | None = None) -> tuple[nn.Module, dict[str, Any]]:

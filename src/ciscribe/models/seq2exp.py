@@ -26,7 +26,7 @@ CARD = Card(
     summary="Predicts a gene's expression from DNA and signals through a mask that it learns to keep sparse.",
     paper="Su et al., ICLR 2025, arXiv:2502.13991",
     code="written from the paper",
-    parameters=1_114_371,
+    parameters=1_114_371, task="regression", attribution=("gradient", "ism"),
     differences=(
         "The two directions of a layer share the in- and out-projection; convolution, step sizes and state matrix are "
         "each direction's own.",

@@ -8,9 +8,10 @@ and nothing after it. What is decided, and what was measured (``benchmarks/convo
 
 - `_as_image`: channels last on a CPU with oneDNN in float32 or less; elsewhere the namesake runs.
 - `_correlate`: few outputs of a wide kernel (a profile head; the way back to the four bases) are one matrix product
-  and a sum along its diagonals: 4 to 7 times as fast.
+  and a sum along its diagonals (3 to 10 times as fast); taps 128 or more positions apart over 512 or more channels,
+  which collide in the cache, are laid side by side first.
 - `_Correlation.backward`: oneDNN is slow at the gradient of a bias (the first layer: 5 times), and of a kernel over
-  many positions, far dilations or few outputs (2 to 100 times): those are a sum, and a matrix product per tap.
+  many positions, far dilations or few outputs (2 to 20 times): those are a sum, and a matrix product per tap.
 - `MaxPool1d`: pooling by 2 without a gradient needs no indices of the maxima (2 to 4 times).
 """
 
@@ -73,15 +74,15 @@ def _gradient(x: Tensor, weight: Tensor, gradient: Tensor, padding: int, dilatio
 
 def _gradient_of_weight(x: Tensor, weight: Tensor, gradient: Tensor, padding: int, dilation: int) -> Tensor:
     """Gradient of `_correlate` with respect to the kernel, from the image and the gradient of the output."""
-    width, length, n_out = weight.shape[2], x.shape[3], gradient.shape[3]
+    width, length, n_positions = weight.shape[2], x.shape[3], gradient.shape[3]
     if _is_narrow(weight):  # the same sums are those of the kernel that leads from the outputs to the inputs
         swapped = _gradient(gradient, weight.transpose(0, 1), x, (width - 1) * dilation - padding, dilation, of=1)
         return swapped.transpose(0, 1).flip(2)
-    if weight.shape[1] < 16 or (n_out < 512 and dilation < 32):
+    if weight.shape[1] < 16 or (n_positions < 512 and dilation < 32):
         return _gradient(x, weight, gradient, padding, dilation, of=1)
     taps = []
     for shift in range(-padding, width * dilation - padding, dilation):  # output l reads input l + shift
-        start, end = max(0, -shift), max(0, -shift, min(n_out, length - shift))
+        start, end = max(0, -shift), max(0, -shift, min(n_positions, length - shift))
         read = x[:, :, 0, start + shift:end + shift].transpose(1, 2)
         taps.append(torch.bmm(gradient[:, :, 0, start:end], read).sum(0))
     return torch.stack(taps, dim=2)

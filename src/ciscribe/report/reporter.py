@@ -34,8 +34,7 @@ def write_reporter_report(folder: Path, config: ReporterConfig, *, notes: Sequen
             _data(metrics, notes),
             parts.metrics_section(metrics, unit="sequence"),
             parts.accuracy_section(predictions, units=units, unit="sequence", what="activity",
-                                   where="on test sequences, none of them similar to a training sequence")
-            if numbers else None,
+                                   where=f"on test sequences, {_apart(metrics)}") if numbers else None,
             parts.training_section(pd.read_csv(folder / "log.csv")),
         ],
         cards=_cards(metrics), provenance=json.loads((folder / "provenance.json").read_text()))
@@ -46,11 +45,18 @@ def _tiles(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
     name = "pearson" if "pearson" in main else "auroc"
     label = {"pearson": "Pearson r", "auroc": "AUROC"}[name]
     rivals = {n: m["mean"][name]["value"] for n, m in metrics["models"].items() if n != metrics["main"]}
-    best = max(rivals, key=lambda n: rivals[n])
+    best = max(rivals, key=lambda n: -2.0 if rivals[n] is None else rivals[n])  # none where it is not defined
     return [(f"{label}, test sequences", number_text(main[name]["value"]),
              f"95 % interval {number_text(main[name]['low'])} to {number_text(main[name]['high'])}"),
             (f"Best baseline: {best}", number_text(rivals[best]), "fitted on the same sequences"),
-            ("Test sequences", f"{metrics['split']['test']['n']:,}", "held out with everything similar to them")]
+            ("Test sequences", f"{metrics['split']['test']['n']:,}", _apart(metrics))]
+
+
+def _apart(metrics: dict[str, Any]) -> str:
+    """How test sequences differ from training sequences."""
+    by = metrics["by"]
+    return ("none of them similar to a training sequence" if by == "similarity"
+            else f"none of them of the same {by} as a training sequence")
 
 
 def _data(metrics: dict[str, Any], notes: Sequence[str]) -> parts.Section:

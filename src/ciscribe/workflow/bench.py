@@ -9,8 +9,9 @@ thread of its own.
 import json
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from torch import nn
 
 from ciscribe.config import (
     AssayTrainConfig,
@@ -34,12 +36,22 @@ from ciscribe.config import (
 from ciscribe.data.reporter import ReporterSet
 from ciscribe.data.similarity import grouped_folds, similarity_groups
 from ciscribe.errors import ConfigError, nearest
+from ciscribe.models import registry
 from ciscribe.nn.motifs import start_from_motifs
-from ciscribe.oracle import Oracle
 from ciscribe.provenance import atomic_path, digest, provenance, write_json, write_text
+from ciscribe.schema import Motif
 from ciscribe.train.metrics import pearson, spearman
 from ciscribe.train.sequence_baselines import CARDS, run_sequence_baselines
-from ciscribe.workflow.reporter import build_model, fit_assay, group_sequences, read_assay, read_motifs, split_rows
+from ciscribe.workflow.reporter import (
+    build_model,
+    fit_assay,
+    group_sequences,
+    predict_assay,
+    read_assay,
+    read_motifs,
+    split_rows,
+    task_of,
+)
 from ciscribe.workflow.steps import file_state
 
 BASELINES = "baselines"
@@ -75,7 +87,7 @@ class Bench:
     config
         Checked, with an absolute ``root``.
     n_jobs
-        Fits at a time, each in a process with one thread.
+        Fits at a time, each on one thread; more than one run in processes of their own.
     tell
         Called with one line of progress at a time.
     """
@@ -84,20 +96,7 @@ class Bench:
                  tell: Callable[[str], None] = print):
         self.folder, self.config, self.n_jobs, self.tell = Path(folder), config, n_jobs, tell
         self.root = Path(config.root)
-        for label, model in config.models.items():
-            for name in (*model.pretrain, *model.pretrain.values()):
-                self._known(name, f"models.{label}.pretrain")
-            for a, b in model.pretrain.items():
-                if config.assays[a].family is None or config.assays[a].family != config.assays[b].family:
-                    raise ConfigError(f"models.{label}.pretrain: {a} and {b} must be of one family, so that their "
-                                      "folds agree")
-        for transfer in config.transfers:
-            self._known(transfer.train, "transfers")
-            self._known(transfer.test, "transfers")
-        for name, assay in config.assays.items():
-            for label in assay.models or ():
-                if label not in config.models:
-                    raise ConfigError(f"assays.{name}.models names {label!r}; {nearest(label, config.models)}")
+        self._check()
         write_text(self.folder / "config.yaml", write_config(config))
 
     @classmethod
@@ -106,6 +105,38 @@ class Bench:
         config = read_config(path, BenchConfig)
         root = resolve_root(config.root, Path(path).parent.absolute()).resolve()
         return cls(folder or Path("runs") / config.name, config.model_copy(update={"root": str(root)}), **options)
+
+    def _check(self) -> None:
+        """Everything that can be wrong before a table is read."""
+        c = self.config
+        if self.n_jobs < 1:
+            raise ConfigError(f"at least 1 fit runs at a time; got n_jobs={self.n_jobs}")
+        for label, model in c.models.items():
+            if label in (BASELINES, *CARDS):
+                raise ConfigError(f"models.{label}: the baselines have that name; use another")
+            registry.preset_of(model.name, model.preset)
+            for name in (*model.pretrain, *model.pretrain.values()):
+                self._known(name, f"models.{label}.pretrain")
+            for a, b in model.pretrain.items():
+                if b not in self._family(a):
+                    raise ConfigError(f"models.{label}.pretrain: {a} and {b} must be of one family, so that their "
+                                      "folds agree")
+        for transfer in c.transfers:
+            self._known(transfer.train, "transfers")
+            self._known(transfer.test, "transfers")
+        for name, assay in c.assays.items():
+            if len(self._family(name)) > 1 and assay.by != "similarity":
+                raise ConfigError(f"assays.{name}.by is {assay.by!r}, but the folds of a family are made by similarity "
+                                  "of all its sequences; leave by or family out")
+            for label in assay.models or c.models:
+                if label not in c.models:
+                    raise ConfigError(f"assays.{name}.models names {label!r}; {nearest(label, c.models)}")
+                self.plan(Fit(name, label, 0, 0))
+
+    def _family(self, name: str) -> list[str]:
+        """Data sets that share groups and folds with one, itself included."""
+        family = self.config.assays[name].family
+        return [n for n, a in self.config.assays.items() if n == name or (family is not None and a.family == family)]
 
     def _known(self, name: str, where: str) -> None:
         if name not in self.config.assays:
@@ -123,26 +154,34 @@ class Bench:
                         yield Fit(name, BASELINES, fold, 0)
                     for label in assay.models or c.models:
                         entry = c.models[label]
+                        if entry.pretrain and name not in entry.pretrain:
+                            continue  # nothing to train on beforehand
                         if seed < (entry.seeds or c.seeds) and fold < (entry.folds or c.folds):
                             yield Fit(name, label, fold, seed)
 
     def fingerprint(self, fit: Fit) -> str:
-        """What a fit depends on."""
-        assay = self.config.assays[fit.assay]
-        own: list[Any] = [assay.model_dump(mode="json", exclude={"models", "train"}), self.config.folds,
-                          self.config.seed, self._family_files(fit.assay), fit.fold, fit.seed]
+        """What a fit depends on: its data set and the relatives that make its folds, its model and its plan."""
+        c = self.config
+        own: list[Any] = [fit.assay, self._inputs(fit.assay), c.folds, c.seed, fit.fold, fit.seed]
         if fit.model != BASELINES:
-            own += [self.config.models[fit.model].model_dump(mode="json", exclude={"seeds", "folds"}),
-                    self.plan(fit).model_dump(mode="json")]
+            entry = c.models[fit.model]
+            first = entry.pretrain.get(fit.assay)
+            own += [entry.model_dump(mode="json", exclude={"seeds", "folds", "pretrain"}),
+                    self.plan(fit).model_dump(mode="json"), first]
+            if first is not None:
+                own.append(self.plan(replace(fit, assay=first)).model_dump(mode="json"))
         return digest(own)
 
-    def _family_files(self, name: str) -> list[Any]:
-        family = self.config.assays[name].family
-        members = [n for n, a in self.config.assays.items() if n == name or (family and a.family == family)]
-        found = []
-        for member in members:
-            path = self.config.assays[member].path
-            found += [file_state("assay", self.root / p) for p in ([path] if isinstance(path, str) else path)]
+    def _inputs(self, name: str) -> list[Any]:
+        """How a data set and its relatives are read, and the state of their files."""
+        found: list[Any] = []
+        for member in self._family(name):
+            assay = self.config.assays[member]
+            files = [("assay", assay.path), ("activities", assay.activities)]
+            found.append(assay.model_dump(mode="json", exclude={"models", "train", "motifs"}))
+            files += [("motifs", assay.motifs)] if member == name else []
+            found += [file_state(what, self.root / p) for what, paths in files
+                      for p in ([paths] if isinstance(paths, str) else paths or [])]
         return found
 
     def plan(self, fit: Fit) -> AssayTrainConfig:
@@ -150,7 +189,8 @@ class Bench:
         changes = {**self.config.assays[fit.assay].train, **self.config.models[fit.model].train}
         merged = self.config.train.model_dump()
         for key, value in changes.items():
-            merged[key] = merged[key] | value if isinstance(value, dict) else value
+            both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+            merged[key] = merged[key] | value if both else value
         raw = {"name": "plan", "assay": {"path": ""}, "train": merged | {"n_threads": 1}}
         return parse_config(raw, f"the plan of {fit.model} on {fit.assay}", ReporterConfig).train
 
@@ -167,11 +207,10 @@ class Bench:
     def prepare(self) -> None:
         """Read every data set and give its sequences groups and folds: ``data/<name>.npz``."""
         c = self.config
-        families: dict[str, list[str]] = {}
-        for name, assay in c.assays.items():
-            families.setdefault(f"family {assay.family}" if assay.family else name, []).append(name)
-        for members in families.values():
+        shapes = {}
+        for members in {tuple(self._family(name)): None for name in c.assays}:
             sets = {n: read_assay(c.assays[n], self.root) for n in members}
+            shapes |= {n: (s.codes.shape[1], s.targets.shape[1]) for n, s in sets.items()}
             if len(members) == 1:
                 groups = group_sequences(sets[members[0]], c.assays[members[0]].by)
             else:
@@ -190,6 +229,12 @@ class Bench:
                           f"{', '.join(f'{n:,}' for n in np.bincount(fold[own], minlength=c.folds))}")
                 for note in data.notes:
                     self.tell(f"  {note}")
+        pairs = [(t.train, t.test, "transfers") for t in c.transfers]
+        pairs += [(b, a, f"models.{m}.pretrain") for m, e in c.models.items() for a, b in e.pretrain.items()]
+        for a, b, where in pairs:
+            if shapes[a] != shapes[b]:
+                raise ConfigError(f"{where}: a model of {a} ({shapes[a][0]} bp, {shapes[a][1]} targets) cannot read "
+                                  f"{b} ({shapes[b][0]} bp, {shapes[b][1]} targets); pad with length, choose activity")
 
     def estimate(self) -> pd.DataFrame:
         """Fits that are left and about how long they take, from a few timed training steps each: the dry run.
@@ -221,55 +266,72 @@ class Bench:
         n_all = len(list(self.fits()))
         self.tell(f"{n_all - len(todo):,} of {n_all:,} fits done before")
         start = time.perf_counter()
+        with closing(self._done(todo)) as done:
+            for i, (fit, facts) in enumerate(done, 1):
+                left = (time.perf_counter() - start) / i * (len(todo) - i)
+                valid = f"validation r {facts['valid_pearson']:.3f}, " if "valid_pearson" in facts else ""
+                self.tell(f"{i}/{len(todo)} {fit.assay}, {fit.model}, fold {fit.fold}, seed {fit.seed}: {valid}"
+                          f"{facts['seconds']:.0f} s; about {left / 60:.0f} min left")
+        with _one_thread():
+            for transfer in self.config.transfers:
+                self._transfer(transfer.train, transfer.test)
+        return self.summarize()
+
+    def _done(self, todo: list[Fit]) -> Generator[tuple[Fit, dict[str, Any]], None, None]:
+        """Do fits, and tell of each when it is finished."""
+        if self.n_jobs == 1:
+            with _one_thread():
+                for fit in todo:
+                    yield fit, _run_fit(self.folder, self.config, fit, self.fingerprint(fit))
+            return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.n_jobs, mp_context=context, initializer=_one_thread) as pool:
+        with ProcessPoolExecutor(self.n_jobs, context, torch.set_num_threads, (1,)) as pool:
             running = {pool.submit(_run_fit, self.folder, self.config, fit, self.fingerprint(fit)): fit for fit in todo}
             try:
-                for i, future in enumerate(as_completed(running), 1):
-                    fit, facts = running[future], future.result()
-                    left = (time.perf_counter() - start) / i * (len(todo) - i)
-                    valid = f"validation r {facts['valid_pearson']:.3f}, " if "valid_pearson" in facts else ""
-                    self.tell(f"{i}/{len(todo)} {fit.assay}, {fit.model}, fold {fit.fold}, seed {fit.seed}: {valid}"
-                              f"{facts['seconds']:.0f} s; about {left / 60:.0f} min left")
+                for future in as_completed(running):
+                    yield running[future], future.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        for transfer in self.config.transfers:
-            self._transfer(transfer.train, transfer.test)
-        return self.summarize()
 
     def _load(self, name: str) -> tuple[ReporterSet, ndarray, ndarray]:
         return load_prepared(self.folder, name)
 
     def _transfer(self, source: str, target: str) -> None:
-        """Train every model of the source on all of it, predict all of the target: ``transfers.parquet``."""
+        """Train every model of the source on all of it, predict all of the target: ``transfers.parquet``.
+
+        Scored is the first target. Of two data sets of one family, relatives of test sequences are not trained on.
+        """
         path = self.folder / "transfers.parquet"
         table = pd.read_parquet(path) if path.exists() else pd.DataFrame()
         for label in self.config.assays[source].models or self.config.models:
             entry = self.config.models[label]
             if entry.pretrain:
                 continue
-            key = digest([self.fingerprint(Fit(source, label, 0, 0)), self._family_files(target), target])
+            seeds, motifs = entry.seeds or self.config.seeds, read_motifs(self.config.assays[source].motifs, self.root)
+            key = digest([self.fingerprint(Fit(source, label, 0, 0)), target, self._inputs(target), seeds])
             if len(table) and (table["key"] == key).any():
                 continue
             data, group, fold = self._load(source)
             other, other_group, _ = self._load(target)
-            joint = self.config.assays[source].family is not None
-            clean = ~np.isin(group, other_group) if joint else np.ones(len(data), bool)
+            clean = ~np.isin(group, other_group) if target in self._family(source) else np.ones(len(data), bool)
             rows = {"train": np.flatnonzero(clean & (fold != 0)), "valid": np.flatnonzero(clean & (fold == 0))}
             found = []
-            for seed in range(entry.seeds or self.config.seeds):
+            for seed in range(seeds):
                 torch.manual_seed(seed)
                 plan = self.plan(Fit(source, label, 0, seed))
-                model, _ = build_model(entry.name, data.targets.shape[1], data.codes.shape[1], preset=entry.preset,
-                                       arguments=entry.arguments, both_strands=entry.both_strands)
+                model = _new_model(entry, data, motifs)
                 model, _ = fit_assay(model, data, rows, "regression", plan, seed=seed)
-                predicted = Oracle(model, device="cpu").predict(torch.from_numpy(other.codes), batch_size=256).numpy()
+                predicted = predict_assay(model, other.codes, task_of("regression", plan, data.targets), device="cpu")
+                known = np.isfinite(other.targets[:, 0])
+                truth, guess = other.targets[known, 0], predicted[known, 0]
                 found.append({"key": key, "train": source, "test": target, "model": label, "seed": seed,
-                              "n_train": len(rows["train"]), "n_test": len(other),
-                              "pearson": pearson(other.targets[:, 0], predicted[:, 0]),
-                              "spearman": spearman(other.targets[:, 0], predicted[:, 0])})
+                              "n_train": len(rows["train"]), "n_test": len(truth),
+                              "pearson": pearson(truth, guess), "spearman": spearman(truth, guess)})
                 self.tell(f"{source} → {target}, {label}, seed {seed}: r {found[-1]['pearson']:.3f}")
+            if len(table):  # what an earlier plan gave
+                same = (table["train"] == source) & (table["test"] == target) & (table["model"] == label)
+                table = table.loc[~same]
             table = pd.concat([table, pd.DataFrame(found)], ignore_index=True)
             with atomic_path(path) as temporary:
                 table.to_parquet(temporary, index=False)
@@ -283,10 +345,10 @@ class Bench:
         -------
         DataFrame
             One row a data set, target and model: ``n_fits``; ``pearson`` and ``spearman``, means over folds and
-            seeds, with ``pearson_sd``; ``ensemble``, r of the mean of the seeds' predictions, mean over folds;
-            ``gain`` of the mean over the better baseline with its 95 % interval, and ``ensemble_gain`` with its;
-            ``parameters``, ``seconds`` a fit, ``epochs``. Intervals resample groups of similar sequences within
-            folds.
+            seeds (predictions that do not vary count as 0), with ``pearson_sd``; ``ensemble``, r of the mean of the
+            seeds' predictions, mean over folds; ``gain`` of the mean over the better baseline with its 95 %
+            interval, and ``ensemble_gain`` with its; ``parameters``, ``seconds`` a fit, ``epochs``. Intervals
+            resample groups of similar sequences within folds.
         """
         fits, parts = [], []
         for name in self.config.assays:
@@ -314,7 +376,7 @@ class Bench:
                         "seconds": float(np.mean([a["seconds"] for a in about])),
                         "epochs": float(np.mean([a.get("epochs", np.nan) for a in about]))})
                 fits.append(table.assign(assay=name, target=target))
-        summary = pd.DataFrame(parts)
+        summary = pd.DataFrame(parts).astype({"parameters": "Int64"})  # baselines have none
         for file, table in (("summary", summary), ("fits", pd.concat(fits, ignore_index=True))):
             with atomic_path(self.folder / f"{file}.parquet") as temporary:
                 table.to_parquet(temporary, index=False)
@@ -322,8 +384,14 @@ class Bench:
         return summary
 
 
-def _one_thread() -> None:
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _padded(codes: ndarray, width: int) -> ndarray:
@@ -340,7 +408,7 @@ def load_prepared(folder: Path, name: str) -> tuple[ReporterSet, ndarray, ndarra
 
 
 def _run_fit(folder: Path, config: BenchConfig, fit: Fit, fingerprint: str) -> dict[str, Any]:
-    """One fit, in a process of its own: predictions of the held-out fold and facts go to its file."""
+    """One fit: predictions of the held-out fold and facts go to its file."""
     bench = Bench.__new__(Bench)
     bench.folder, bench.config, bench.root = folder, config, Path(config.root)
     data, group, fold = load_prepared(folder, fit.assay)
@@ -354,10 +422,7 @@ def _run_fit(folder: Path, config: BenchConfig, fit: Fit, fingerprint: str) -> d
     else:
         entry, plan = config.models[fit.model], bench.plan(fit)
         torch.manual_seed(fit.seed)
-        model, _ = build_model(entry.name, data.targets.shape[1], data.codes.shape[1], preset=entry.preset,
-                               arguments=entry.arguments, both_strands=entry.both_strands)
-        if entry.motif_start and motifs:
-            start_from_motifs(model, [m.ppm for m in motifs])
+        model = _new_model(entry, data, motifs)
         first = entry.pretrain.get(fit.assay)
         if first is not None:
             earlier, _, earlier_fold = load_prepared(folder, first)
@@ -366,32 +431,36 @@ def _run_fit(folder: Path, config: BenchConfig, fit: Fit, fingerprint: str) -> d
                                  seed=fit.seed)
             plan = plan.model_copy(update={"learning_rate": plan.learning_rate / 4})
         model, log = fit_assay(model, data, rows, "regression", plan, seed=fit.seed, fresh=first is None)
-        codes = torch.from_numpy(data.codes[rows["test"]])
-        predicted = {fit.model: Oracle(model, device="cpu").predict(codes, batch_size=256).numpy()}
+        task = task_of("regression", plan, data.targets[rows["train"]])
+        predicted = {fit.model: predict_assay(model, data.codes[rows["test"]], task, device="cpu")}
+        error = "valid_mse" if "valid_mse" in log else "valid_loss"
         facts |= {"parameters": sum(p.numel() for p in model.parameters()), "epochs": len(log),
-                  "valid_pearson": float(log.loc[log["valid_mse"].idxmin(), "valid_pearson"])}
+                  "valid_pearson": float(log.loc[log[error].idxmin(), "valid_pearson"])}
     facts["seconds"] = time.perf_counter() - start
     with atomic_path(folder / fit.file) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **{"facts": np.array(json.dumps(facts))} | predicted)  # type: ignore[arg-type]
     return facts
 
 
+def _new_model(entry: ContestantConfig, data: ReporterSet, motifs: list[Motif] | None) -> nn.Module:
+    model, _ = build_model(entry.name, data.targets.shape[1], data.codes.shape[1], preset=entry.preset,
+                           arguments=entry.arguments, both_strands=entry.both_strands)
+    if entry.motif_start and motifs:
+        start_from_motifs(model, [m.ppm for m in motifs])
+    return model
+
+
 def _seconds_a_step(entry: ContestantConfig, data: ReporterSet, plan: AssayTrainConfig, n: int = 4
                     ) -> tuple[float, int]:
     """Forward, backward and update of one step on one thread: median of `n`, and the number of parameters."""
-    model, _ = build_model(entry.name, data.targets.shape[1], data.codes.shape[1], preset=entry.preset,
-                           arguments=entry.arguments, both_strands=entry.both_strands)
+    model = _new_model(entry, data, None)
     few = np.arange(min(len(data), plan.batch_size))
     quick = plan.model_copy(update={"epochs": n + 1, "patience": None})
     part = replace(data, targets=np.random.default_rng(0).normal(size=data.targets.shape).astype(np.float32))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with _one_thread():
         stamps = [time.perf_counter()]
         fit_assay(model, part, {"train": few, "valid": few[:2]}, "regression", quick,
                   tell=lambda line: stamps.append(time.perf_counter()))
-    finally:
-        torch.set_num_threads(threads)
     return float(np.median(np.diff(stamps)[1:])), sum(p.numel() for p in model.parameters())
 
 
@@ -401,20 +470,24 @@ def _summary(predicted: dict[str, dict[int, list[ndarray]]], observed: Float[nda
     known = {k: np.isfinite(observed[fold == k]) for k in np.unique(fold)}
     truth = {k: observed[fold == k][known[k]] for k in known}
     weights = {k: _resampled(group[fold == k][known[k]], _DRAWS, seed + int(k)) for k in known}
-    table, draws, ensembles = [], {}, {}
+    table = []
+    draws: dict[str, dict[int, ndarray]] = {}
+    ensembles: dict[str, dict[int, ndarray]] = {}
     for model, by_fold in predicted.items():
-        single, together = [], []
+        draws[model], ensembles[model] = {}, {}
         for k, runs in sorted(by_fold.items()):
             runs = [r[known[k]] for r in runs]
             for i, run in enumerate(runs):
-                table.append({"model": model, "fold": int(k), "seed": i, "pearson": pearson(truth[k], run),
-                              "spearman": spearman(truth[k], run), "mse": float(np.mean((truth[k] - run) ** 2))})
-            single.append(np.mean([_weighted_r(truth[k], r, weights[k]) for r in runs], axis=0))
-            together.append(_weighted_r(truth[k], np.mean(runs, axis=0), weights[k]))
-        draws[model], ensembles[model] = np.mean(single, axis=0), np.mean(together, axis=0)
+                # a prediction that does not vary knows nothing: r is 0, not undefined
+                table.append({"model": model, "fold": int(k), "seed": i,
+                              "pearson": float(np.nan_to_num(pearson(truth[k], run))),
+                              "spearman": float(np.nan_to_num(spearman(truth[k], run))),
+                              "mse": float(np.mean((truth[k] - run) ** 2))})
+            draws[model][k] = np.mean([_weighted_r(truth[k], r, weights[k]) for r in runs], axis=0)
+            ensembles[model][k] = _weighted_r(truth[k], np.mean(runs, axis=0), weights[k])
     frame = pd.DataFrame(table)
-    mean = {m: float(np.mean([np.mean([pearson(truth[k], r[known[k]]) for r in runs]) for k, runs in by.items()]))
-            for m, by in predicted.items()}
+    mean = {str(m): float(r) for m, r in
+            frame.groupby(["model", "fold"])["pearson"].mean().groupby("model").mean().items()}
     baselines = [m for m in mean if m in CARDS]
     better = max(baselines, key=lambda m: mean[m]) if baselines else None
     rows = []
@@ -423,10 +496,11 @@ def _summary(predicted: dict[str, dict[int, list[ndarray]]], observed: Float[nda
         row: dict[str, Any] = {"model": model, "n_fits": len(of), "pearson": mean[model],
                                "pearson_sd": float(of["pearson"].std(ddof=1)) if len(of) > 1 else np.nan,
                                "spearman": float(of["spearman"].mean()), "mse": float(of["mse"].mean()),
-                               "ensemble": float(ensembles[model][0])}
-        same = better is not None and model not in baselines and set(predicted[model]) == set(predicted[better])
+                               "ensemble": float(np.mean([e[0] for e in ensembles[model].values()]))}
+        rival = draws[better] if better is not None and model not in baselines else {}
         for key, drawn in (("gain", draws[model]), ("ensemble_gain", ensembles[model])):
-            difference = drawn - draws[better] if same and better is not None else np.full(len(drawn), np.nan)
+            both = [drawn[k] - rival[k] for k in drawn if k in rival]  # on the folds that the model has
+            difference = np.mean(both, axis=0) if both else np.full(_DRAWS + 1, np.nan)
             low, high = np.percentile(difference[1:], [2.5, 97.5])
             row |= {key: float(difference[0]), f"{key}_low": float(low), f"{key}_high": float(high)}
         rows.append(row)

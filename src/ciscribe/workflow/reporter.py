@@ -5,6 +5,7 @@ straddles folds. The same functions make one model (`ReporterRun`) and the cross
 (`ciscribe.workflow.bench`).
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -14,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from torch import nn
 
@@ -29,11 +30,11 @@ from ciscribe.config import (
 from ciscribe.data.augment import Augment
 from ciscribe.data.reporter import ReporterSet, loader, read_reporter
 from ciscribe.data.similarity import grouped_folds, similarity_groups
-from ciscribe.errors import ConfigError, DataMissingError, nearest
+from ciscribe.errors import ConfigError, DataMissingError, InputError, nearest
 from ciscribe.io.motifs import read_meme
-from ciscribe.models import hub, registry
+from ciscribe.models import registry
 from ciscribe.nn.motifs import start_from_motifs
-from ciscribe.oracle import Oracle, Probability, Scalar
+from ciscribe.oracle import Oracle
 from ciscribe.provenance import atomic_path, digest, write_json, write_text
 from ciscribe.report.reporter import write_reporter_report
 from ciscribe.schema import Motif
@@ -62,6 +63,11 @@ def group_sequences(data: ReporterSet, by: str = "similarity") -> Int[ndarray, "
         return similarity_groups(data.codes)
     if by not in data.table:
         raise ConfigError(f"folds.by names the column {by!r}, which the table does not have; {nearest(by, data.table)}")
+    missing = (data.table[by].isna() | (data.table[by].astype(str).str.strip() == "")).to_numpy()
+    if missing.any():
+        raise InputError(f"{int(missing.sum()):,} of {len(data):,} sequences have no {by!r}, the column by which folds "
+                         f"are made; first: {data.table['name'].iloc[int(missing.argmax())]}; fill it in, or leave "
+                         "them out with where")
     return pd.factorize(data.table[by])[0].astype(np.int64)
 
 
@@ -96,6 +102,11 @@ def build_model(name: str, n_targets: int, length: int, *, preset: str | None = 
                 arguments: dict[str, Any] | None = None, both_strands: str | None = None
                 ) -> tuple[nn.Module, dict[str, Any]]:
     """A new model that fits the data, and the arguments that build it again."""
+    task = registry.card(name).task
+    if task not in ("regression", "classification"):
+        fitting = [n for n in registry.names() if registry.card(n).task in ("regression", "classification")]
+        raise ConfigError(f"a reporter assay needs a model of one number a target; {name!r} is of the task {task!r}; "
+                          f"take one of {', '.join(fitting)}")
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in (arguments or {}).items()}
     accepted = registry.arguments(name)
     full: dict[str, Any] = registry.preset_of(name, preset) | {"n_targets": n_targets}
@@ -118,25 +129,32 @@ def fit_assay(model: nn.Module, data: ReporterSet, rows: dict[str, ndarray], kin
     kind
         ``regression`` or ``classification``.
     fresh
-        The model is new. False for one that predicts in the units of the data already (transfer): it is trained on
-        in standard units as well, and its last layer brought there first.
+        The layer that yields the targets is new. False for a model that predicts in the units of the data already
+        (transfer): it is trained on in standard units as well, and its last layer brought there first.
 
     Returns
     -------
     model, DataFrame
         As `ciscribe.train.fit.fit`; predictions in the units of the data, the log in the units of training.
+
+    Raises
+    ------
+    InputError
+        When a target was not measured in any training sequence.
     """
     targets = data.targets[rows["train"]]
     task = task_of(kind, train, targets)
     spec = fit_spec(train, task)
-    mean, sd = np.nanmean(targets, axis=0), np.nanstd(targets, axis=0)
+    mean, sd = _moments(targets, data.target_names)
     sample = one_hot_tensor(torch.from_numpy(data.codes[rows["train"][:4]]))
-    # a new model is as good in standard units as in any; whether its head can be scaled back is tried at once
+    weights = copy.deepcopy(model.state_dict())
     standard = kind == "regression" and train.loss in ("mse", "smooth_l1") and scale_head(
         model, 1 / sd, -mean / sd, sample)
     if fresh and kind == "regression":
-        start_at_mean(model, np.zeros_like(mean) if standard else mean)
-    used = replace(data, targets=(data.targets - mean) / sd) if standard else data
+        model.load_state_dict(weights)  # that was a trial: a new head starts at its own scale, whatever the units
+        level = _inverse_softplus(mean) if train.loss == "poisson" else mean
+        start_at_mean(model, np.zeros_like(mean) if standard else level)
+    used = replace(data, targets=((data.targets - mean) / sd).astype(np.float32)) if standard else data
     model, log = fit(model, loader(used, rows["train"], spec.batch_size, shuffle=True, seed=seed,
                                    n_workers=spec.n_workers),
                      loader(used, rows["valid"], 512, n_workers=spec.n_workers), spec, folder=folder, seed=seed,
@@ -146,9 +164,28 @@ def fit_assay(model: nn.Module, data: ReporterSet, rows: dict[str, ndarray], kin
     return model, log
 
 
-def readout_of(kind: str) -> Scalar | Probability:
-    """What a trained model is asked for."""
-    return Probability() if kind == "classification" else Scalar()
+def _moments(targets: Float[ndarray, "N T"], names: tuple[str, ...]) -> tuple[ndarray, ndarray]:
+    """Mean and standard deviation of the training targets; 1 for one that does not vary."""
+    unknown = np.isnan(targets).all(axis=0)
+    if unknown.any():
+        raise InputError(f"{int(unknown.sum())} of {len(names)} targets were not measured in any of {len(targets):,} "
+                         f"training sequences; first: {names[int(unknown.argmax())]}; leave it out of activity, or "
+                         "hold another fold out")
+    values = targets.astype(np.float64)
+    mean, sd = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+    return mean, np.where(sd > 1e-6 * np.abs(mean), sd, 1.0)
+
+
+def _inverse_softplus(rate: ndarray) -> ndarray:
+    rate = np.maximum(rate, 1e-3)
+    return rate + np.log(-np.expm1(-rate))
+
+
+def predict_assay(model: nn.Module, codes: UInt8[ndarray, "N L"], task: Task, *, device: str | None = None,
+                  progress: bool = False) -> Float[ndarray, "N T"]:
+    """Predictions of a trained model in the units of the data: numbers, rates of counts, probabilities of labels."""
+    raw = Oracle(model, device=device).predict(torch.from_numpy(codes), batch_size=256, progress=progress)
+    return task.predictions(raw).numpy()
 
 
 def read_motifs(paths: str | list[str] | None, root: Path) -> list[Motif] | None:
@@ -212,7 +249,13 @@ class ReporterRun(Job):
         named = [("assay", p) for p in paths]
         motifs = [c.motifs] if isinstance(c.motifs, str) else c.motifs or []
         named += [("motifs", p) for p in motifs] + [("activities", p) for p in (c.assay.activities,) if p is not None]
+        named += [("start_from", self._source / "model.safetensors")] if c.start_from is not None else []
         return [file_state(name, self.root / p) for name, p in named]
+
+    @property
+    def _source(self) -> Path:
+        """Folder of the model to start from."""
+        return self.root / Path(self.config.start_from or "").expanduser()
 
     @cached_property
     def data(self) -> ReporterSet:
@@ -242,7 +285,7 @@ class ReporterRun(Job):
         for note in data.notes:
             self.tell("  " + note)
         torch.manual_seed(c.seed)
-        name, (model, arguments) = c.model.name, self._model()
+        name, (model, arguments, fresh) = c.model.name, self._model()
         if c.motif_start:
             motifs = read_motifs(c.motifs, self.root)
             if not motifs:
@@ -253,45 +296,46 @@ class ReporterRun(Job):
         self.tell(f"  {name}: {n:,} parameters; " + ", ".join(f"{len(rows[f]):,} {f}" for f in FOLDS) + " sequences")
         model, log = fit_assay(model, data, rows, c.task, c.train, seed=c.seed, folder=self.folder / "checkpoints",
                                identity=self.fingerprint("train"), progress=self.progress,
-                               tell=lambda line: self.tell("  " + line), fresh=c.start_from is None)
+                               tell=lambda line: self.tell("  " + line), fresh=fresh)
         registry.save(self.folder / "model", name, model, arguments, targets=list(data.target_names), task=c.task,
-                      length=data.codes.shape[1], seed=c.seed)
+                      loss=c.train.loss, length=data.codes.shape[1], seed=c.seed)
         fold = np.full(len(data), "", dtype=object)
-        for name, of in rows.items():
-            fold[of] = name
+        for part, of in rows.items():
+            fold[of] = part
         with atomic_path(self.folder / "folds.parquet") as temporary:
             pd.DataFrame({"name": data.table["name"], "fold": fold}).to_parquet(temporary, index=False)
         with atomic_path(self.folder / "log.csv") as temporary:
             log.to_csv(temporary, index=False)
         return {"parameters": n, "epochs": len(log), "notes": list(data.notes)}
 
-    def _model(self) -> tuple[nn.Module, dict[str, Any]]:
-        """A new model, or one that was trained before, with a head for these targets."""
+    def _model(self) -> tuple[nn.Module, dict[str, Any], bool]:
+        """A new model, or one that was trained before, its arguments, and whether its last layer is new."""
         c, data = self.config, self.data
         n_targets = len(data.target_names)
         if c.start_from is None:
-            return build_model(c.model.name, n_targets, data.codes.shape[1], preset=c.model.preset,
-                               arguments=c.model.arguments, both_strands=c.both_strands)
-        source = Path(c.start_from).expanduser()
-        folder = source if source.is_absolute() else self.root / source
-        name, arguments, facts = registry.describe(folder)
+            return *build_model(c.model.name, n_targets, data.codes.shape[1], preset=c.model.preset,
+                                arguments=c.model.arguments, both_strands=c.both_strands), True
+        name, arguments, facts = registry.describe(self._source)
         if name != c.model.name:
             raise ConfigError(f"start_from holds the model {name!r}, but model.name is {c.model.name!r}; "
                               "they must be the same")
-        model, _ = hub.load(folder)
-        if arguments.get("n_targets", 1) != n_targets or facts.get("targets") != list(data.target_names):
+        if c.both_strands not in (None, arguments.get("both_strands")):
+            raise ConfigError(f"start_from was trained with both_strands={arguments.get('both_strands')!r}, but the "
+                              f"configuration says {c.both_strands!r}; leave it out to go on as it was trained")
+        model, _ = registry.load(self._source)
+        fresh = facts.get("targets") != list(data.target_names)
+        if fresh:
             new_head(model, n_targets)
-        return model, arguments | {"n_targets": n_targets}
+        return model, arguments | {"n_targets": n_targets}, fresh
 
     def _evaluate(self) -> None:
         c, data, rows = self.config, self.data, self.rows
         model, _ = registry.load(self.folder / "model", expect=c.model.name)
-        oracle = Oracle(model, readout_of(c.task), device=c.train.device)
-        predicted = oracle.predict(torch.from_numpy(data.codes), batch_size=256, progress=self.progress).numpy()
+        task = task_of(c.task, c.train, data.targets[rows["train"]])
+        predicted = predict_assay(model, data.codes, task, device=c.train.device, progress=self.progress)
         rivals = run_sequence_baselines(data.codes, data.targets, rows["train"], rows["valid"], rows["test"],
                                         motifs=read_motifs(c.motifs, self.root), seed=c.seed,
                                         groups=self.groups, n_jobs=c.train.n_threads or torch.get_num_threads())
-        task = task_of(c.task, c.train, data.targets[rows["train"]])
         observed = data.targets[rows["test"]]
         models = {c.model.name: predicted[rows["test"]]} | rivals
         metrics = {"split": {f: {"n": len(rows[f])} for f in FOLDS}, "by": c.folds.by, "task": c.task,
