@@ -30,8 +30,10 @@ docs: $(VENV)/.dev             ## execute every code block of the documentation
 
 bench: $(VENV)/.dev            ## speed beside the peers, one run
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/pip install --quiet --no-deps bpnet-lite==1.1.0  # its dependency MACS3 compiles for minutes, and is not needed
 	$(BIN)/python benchmarks/scan.py
 	$(BIN)/python benchmarks/windows.py
+	$(BIN)/python benchmarks/convolutions.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

@@ -7,14 +7,14 @@ MOTIF = "TGACGTCA"
 LENGTH = 41
 
 
-def planted(n=300, *, seed=0, noise=0.2, length=LENGTH, motif=MOTIF):
-    """Table ``sequence, activity, weak, gene``: half of the random sequences hold the motif somewhere."""
+def planted(n=300, *, seed=0, noise=0.2, length=LENGTH, motif=MOTIF, copies=1):
+    """Table ``sequence, activity, weak, active, gene``: half of the random sequences hold the motif somewhere."""
     rng = np.random.default_rng(seed)
     letters = np.array(list("ACGT"))[rng.integers(0, 4, (n, length))]
     has = rng.permutation(n) % 2 == 0
     for i in np.flatnonzero(has):
-        at = rng.integers(0, length - len(motif) + 1)
-        letters[i, at:at + len(motif)] = list(motif)
+        for at in rng.integers(0, length - len(motif) + 1, copies):
+            letters[i, at:at + len(motif)] = list(motif)
     return pd.DataFrame({"sequence": ["".join(row) for row in letters],
                          "activity": 2.0 * has + noise * rng.normal(size=n),
                          "weak": 0.5 * has + noise * rng.normal(size=n),

@@ -2,7 +2,6 @@ import subprocess
 import sys
 
 import pytest
-
 import yaml
 
 import ciscribe
@@ -202,7 +201,7 @@ def test_models_load__says_what_it_is(terminal, saved):
 
 @pytest.mark.parametrize(("spoil", "says"), [
     (lambda folder: (folder / "config.json").write_text("{"), "config.json is damaged"),
-    (lambda folder: (folder / "config.json").unlink(), ""),
+    (lambda folder: (folder / "config.json").unlink(), "is of no family known here"),
     (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), "model.safetensors is damaged"),
     (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
 ])
@@ -281,7 +280,8 @@ def test_bench_reporter__estimates_then_runs(terminal, assay):
     ({}, ("--jobs", "0"), "at least 1 fit runs at a time; got n_jobs=0"),
 ])
 def test_bench_reporter__expected_error_is_one_message_and_status_1(terminal, assay, change, words, says):
-    status, out, err = terminal("bench", "reporter", bench(assay, **change), "--out", assay / "bench", "--quiet", *words)
+    path = bench(assay, **change)
+    status, out, err = terminal("bench", "reporter", path, "--out", assay / "bench", "--quiet", *words)
     assert (status, out) == (1, "")
     assert err.startswith("error: ")
     assert says in err

@@ -94,8 +94,9 @@ def write(bench: Bench, summary: pd.DataFrame) -> Path:
         "Written by `python validation/reporter.py` from `configs/bench_reporter.yaml`: "
         f"{c.folds}-fold cross-validation, whole groups of similar sequences to a fold, up to {c.seeds} seeds. One "
         "fold is tested, the next chooses the epoch, the others train. r is the Pearson correlation on the held-out "
-        "fold, mean over folds and seeds, ± its standard deviation over fits. A gain is the difference to the better of the two "
-        "baselines on the same folds, with a 95 % interval from resampling groups of similar sequences within folds. "
+        "fold, mean over folds and seeds, ± its standard deviation over fits. A gain is the difference to the better "
+        "of the two baselines on the same folds, with a 95 % interval from resampling groups of similar sequences "
+        "within folds. "
         "`_from_…` was first trained on another set of its family, without relatives of held-out "
         "sequences.",
         "", "## Data", "",

@@ -210,6 +210,7 @@ def test_run__killed_training_is_not_continued_with_another_plan(copy):
 
 def test_transfer__frozen_parts_stay_and_the_head_is_new(copy):
     folder, raw = copy
+    write(planted().assign(weak=lambda t: t["weak"] + 30), folder / "assay.tsv")
     two = raw | {"assay": {"path": "assay.tsv", "activity": ["weak", "activity"]}, "start_from": "run/model",
                  "train": raw["train"] | {"freeze": ["scan.*", "trunk.*"]}}
     start(folder, two, to="other").run()

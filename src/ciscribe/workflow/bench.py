@@ -35,7 +35,7 @@ from ciscribe.config import (
 )
 from ciscribe.data.reporter import ReporterSet
 from ciscribe.data.similarity import grouped_folds, similarity_groups
-from ciscribe.errors import ConfigError, nearest
+from ciscribe.errors import CiscribeError, ConfigError, nearest
 from ciscribe.models import registry
 from ciscribe.nn.motifs import start_from_motifs
 from ciscribe.provenance import atomic_path, digest, provenance, write_json, write_text
@@ -229,6 +229,14 @@ class Bench:
                           f"{', '.join(f'{n:,}' for n in np.bincount(fold[own], minlength=c.folds))}")
                 for note in data.notes:
                     self.tell(f"  {note}")
+        with torch.device("meta"):  # a model that cannot read a data set says so before the first hour, not after
+            for f in self.fits():
+                if f.model != BASELINES and f.fold == f.seed == 0:
+                    entry, (length, n_targets) = c.models[f.model], shapes[f.assay]
+                    try:
+                        build_model(entry.name, n_targets, length, preset=entry.preset, arguments=entry.arguments)
+                    except (ValueError, CiscribeError) as error:
+                        raise ConfigError(f"models.{f.model} cannot be built for {f.assay}: {error}") from error
         pairs = [(t.train, t.test, "transfers") for t in c.transfers]
         pairs += [(b, a, f"models.{m}.pretrain") for m, e in c.models.items() for a, b in e.pretrain.items()]
         for a, b, where in pairs:
