@@ -10,6 +10,7 @@
     ├── CheckpointError    (ValueError)         a saved model or run does not fit what reads it
     ├── UnknownNameError   (KeyError)           a registry holds no member of that name
     ├── DeviceError        (RuntimeError)       a GPU was asked for and is not there
+    ├── DivergedError      (ArithmeticError)    a training left the finite numbers
     └── DependencyError    (ImportError)        an optional package is not installed
 
 A message says what was expected, what came, and what to do. A fault in a table quotes a count and the
@@ -53,6 +54,10 @@ class UnknownNameError(CiscribeError, KeyError):
 
 class DeviceError(CiscribeError, RuntimeError):
     """The device that was asked for does not exist on this machine."""
+
+
+class DivergedError(CiscribeError, ArithmeticError):
+    """The loss of a training became NaN or infinite."""
 
 
 class DependencyError(CiscribeError, ImportError):

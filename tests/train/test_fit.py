@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 import small_world as small
 from ciscribe.data.windows import WindowSpec, loader
-from ciscribe.errors import CheckpointError, ConfigError, DeviceError, SchemaError
+from ciscribe.errors import CheckpointError, ConfigError, DeviceError, DivergedError, SchemaError
 from ciscribe.models import registry
 from ciscribe.nn import conv
 from ciscribe.sequence import one_hot_tensor
@@ -198,7 +198,7 @@ def test_fit__loss_that_explodes_says_so(store, tmp_path):
     model = Mean()
     with torch.no_grad():
         model.out.weight.fill_(torch.inf)
-    with pytest.raises(FloatingPointError, match=r"the loss became (nan|inf) at step 0; lower learning_rate"):
+    with pytest.raises(DivergedError, match=r"the loss became (nan|inf) at step 0; lower learning_rate"):
         train(store, model, SPEC, tmp_path)
 
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ciscribe.data.windows import Batch
-from ciscribe.errors import CheckpointError, ConfigError, DeviceError, SchemaError, nearest
+from ciscribe.errors import CheckpointError, ConfigError, DeviceError, DivergedError, SchemaError, nearest
 from ciscribe.oracle import resolve_device
 from ciscribe.sequence import one_hot_tensor
 from ciscribe.train.tasks import Expression, Task
@@ -152,8 +152,8 @@ class _Trainee(L.LightningModule):
         terms = self.spec.task.terms(output, batch.targets)
         loss = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss became {loss.item()} at step {self.global_step}; "
-                                     "lower learning_rate or check the signals for extreme values")
+            raise DivergedError(f"the loss became {loss.item()} at step {self.global_step}; "
+                                "lower learning_rate or check the signals for extreme values")
         for name, term in (*terms.items(), ("loss", loss)):
             self._sums[name] = self._sums.get(name, 0.0) + size * term.detach()
         self._n_seen += size
