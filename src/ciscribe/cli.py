@@ -235,13 +235,18 @@ def models_list(pattern: str = "*") -> None:
         Shell pattern of names, e.g. ``"*bp*"``.
     """
     registry = import_module("ciscribe.models.registry")
-    table = import_module("rich.table").Table("name", "task", "input (bp)", "parameters", "presets", "what it does")
+    rows = [("name", "task", "input, bp", "parameters", "what it does")]
     for name in registry.names(pattern):
         card = registry.card(name)
-        table.add_row(name, card.task or "", "" if card.input_length is None else f"{card.input_length:,}",
-                      "" if card.parameters is None else f"{card.parameters:,}", ", ".join(registry.presets(name)),
-                      card.summary)
-    Console().print(table)
+        length, size = ("" if n is None else f"{n:,}" for n in (card.input_length, card.parameters))
+        rows.append((name, card.task or "", length, size, card.summary))
+    width = [max(len(row[i]) for row in rows) for i in range(4)]
+    console = _console()
+    for i, (name, task, length, size, summary) in enumerate(rows):
+        line = f"{name:<{width[0]}}  {task:<{width[1]}}  {length:>{width[2]}}  {size:>{width[3]}}  "
+        room = max(20, console.width - len(line)) if console.is_terminal else len(summary)
+        text = summary if len(summary) <= room else summary[:room - 1] + "…"  # only the sentence gives way
+        console.print(Text(line + text, style="bold" if i == 0 else ""))
 
 
 @models_app.command(name="show")
