@@ -1,3 +1,5 @@
+import json
+import shutil
 import subprocess
 import sys
 
@@ -221,8 +223,19 @@ def test_models_export__writes_a_folder_that_loads(terminal, saved, tmp_path):
     page = (tmp_path / "hub" / "README.md").read_text()
     assert "license: cc-by-4.0" in page
     assert "hf://lab/promoters" in page
+    assert "## Measured" not in page
     assert terminal("models", "load", tmp_path / "hub")[0] == 0
     assert terminal("models", "export", tmp_path / "none", tmp_path / "hub")[0] == 1
+
+
+def test_models_export__of_a_run_tells_its_test_scores(terminal, saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "run" / "model")
+    scores = {"per_target": {"leaf": {"pearson": {"value": 0.6875}, "spearman": {"value": None}}}}
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps({"main": "it", "models": {"it": scores, "gbm": {}}}))
+    assert terminal("models", "export", tmp_path / "run" / "model", tmp_path / "hub")[0] == 0
+    page = (tmp_path / "hub" / "README.md").read_text()
+    assert "| test fold, leaf | pearson | 0.6875 |" in page
+    assert "spearman" not in page
 
 
 # -- reporter assays -----------------------------------------------------------------------------------------

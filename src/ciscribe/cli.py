@@ -289,6 +289,8 @@ def models_load(source: str) -> None:
 def models_export(folder: Path, out: Path, *, repo: str = "owner/name", licence: str = "mit") -> None:
     """Write a trained model as a folder that is ready for a model hub: weights, configuration, model card.
 
+    The card tells what the model reached on the test fold of its run, when the folder lies in one.
+
     Parameters
     ----------
     folder
@@ -300,8 +302,19 @@ def models_export(folder: Path, out: Path, *, repo: str = "owner/name", licence:
     licence
         Of the weights, as the hub spells it.
     """
-    import_module("ciscribe.models.hub").export_folder(folder, out, repo=repo, licence=licence)
+    import_module("ciscribe.models.hub").export_folder(folder, out, repo=repo, licence=licence,
+                                                       metrics=_test_scores(folder.parent / "metrics.json"))
     _console().print(f"written: {out.resolve()}")
+
+
+def _test_scores(path: Path) -> dict[str, dict[str, float]] | None:
+    """Scores of the model of a run on its test fold, target → metric → value."""
+    if not path.is_file():
+        return None
+    metrics = import_module("json").loads(path.read_text())
+    targets = metrics["models"][metrics["main"]]["per_target"]
+    return {f"test fold, {target}": {name: score["value"] for name, score in scores.items()
+                                     if score["value"] is not None} for target, scores in targets.items()}
 
 
 @app.command

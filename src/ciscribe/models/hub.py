@@ -274,7 +274,7 @@ def export_folder(folder_in: str | Path, folder_out: str | Path, *, repo: str = 
     DataMissingError, CheckpointError
         As `registry.load`.
     """
-    model, _ = registry.load(folder_in)
+    model, facts = registry.load(folder_in)
     config = {key: value for key, value in _config(Path(folder_in)).items() if key != "provenance"}
     card = registry.card(config["model"])
     front: dict[str, Any] = {"license": licence, "library_name": "ciscribe",
@@ -287,6 +287,9 @@ def export_folder(folder_in: str | Path, folder_out: str | Path, *, repo: str = 
     n = sum(p.numel() for p in model.parameters())
     text = [f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n", card.to_markdown(),
             f"This model has {n:,} parameters; arguments: `{json.dumps(config['arguments'])}`."]
+    if facts:
+        text.append("## These weights\n\n" + "\n".join(f"- **{key}**: `{json.dumps(value)}`"
+                                                       for key, value in facts.items()))
     if metrics:
         rows = [f"| {data} | {name} | {value:.4g} |" for data, values in metrics.items()
                 for name, value in values.items()]
