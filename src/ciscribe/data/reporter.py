@@ -7,7 +7,7 @@ barcodes become activities with `activity_from_counts`, and `loader` deals a set
 
 import gzip
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -18,8 +18,9 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Shaped, UInt8
 from numpy import ndarray
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
+from ciscribe.data.order import EpochOrder
 from ciscribe.data.windows import Batch
 from ciscribe.errors import ConfigError, InputError, SchemaError, nearest
 from ciscribe.io.text import (
@@ -511,43 +512,11 @@ class _Rows(Dataset):
     def __init__(self, codes: ndarray, signals: ndarray, covariates: ndarray, targets: ndarray):
         self.parts = [torch.from_numpy(np.ascontiguousarray(a)) for a in (codes, signals, covariates, targets)]
 
-    def __getitem__(self, rows: torch.Tensor) -> Batch:
+    def __getitem__(self, step: tuple[ndarray, None]) -> Batch:
+        rows = torch.from_numpy(step[0])
         codes, signals, covariates, targets = (part.index_select(0, rows) for part in self.parts)
         keep = torch.ones(len(rows), 0)
         return Batch(codes=codes, signals=signals, covariates=covariates, targets=targets, keep=keep, index=rows)
-
-
-class _Steps(Sampler):
-    """Rows of every step of an epoch, a function of seed and epoch only."""
-
-    def __init__(self, rows: ndarray, batch_size: int, shuffle: bool, seed: int):
-        self.rows, self.shuffle, self.seed, self.epoch = torch.from_numpy(rows), shuffle, seed, 0
-        n_steps = -(-len(rows) // batch_size)
-        if shuffle and n_steps > 1 and len(rows) % batch_size == 1:
-            n_steps -= 1  # batch norm cannot train on a single row: the step before takes it
-        self.bounds = [*range(0, n_steps * batch_size, batch_size), len(rows)]
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-(len(self.bounds) - 1) // _share()[1])
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        rows = self.rows
-        if self.shuffle:
-            rows = rows[torch.from_numpy(np.random.default_rng([self.seed, self.epoch]).permutation(len(rows)))]
-        rank, world = _share()
-        for i in range(len(self)):  # processes that train together take turns; the last round may start over
-            step = (i * world + rank) % (len(self.bounds) - 1)
-            yield rows[self.bounds[step]:self.bounds[step + 1]]
-
-
-def _share() -> tuple[int, int]:
-    """Rank of this process, and how many train together."""
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
 
 
 def loader(data: ReporterSet, rows: Iterable[int] | Shaped[ndarray, " n"], batch_size: int, *, shuffle: bool = False,
@@ -597,5 +566,5 @@ def loader(data: ReporterSet, rows: Iterable[int] | Shaped[ndarray, " n"], batch
         if value.ndim != n_axes or len(value) != n:
             raise SchemaError(f"{what} need {n_axes} axes and {n:,} rows; got shape {value.shape}")
     examples = _Rows(data.codes, S.astype(np.float32), C.astype(np.float32), data.targets)
-    return DataLoader(examples, sampler=_Steps(chosen, batch_size, shuffle, seed),
+    return DataLoader(examples, sampler=EpochOrder(chosen, batch_size, shuffle=shuffle, seed=seed),
                       batch_size=None, num_workers=n_workers, persistent_workers=n_workers > 0)

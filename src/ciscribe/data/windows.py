@@ -7,7 +7,7 @@ worker reads the same bytes.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, no_type_check
@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy import ndarray
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
+from ciscribe.data.order import EpochOrder
 from ciscribe.data.split import FOLDS
 from ciscribe.errors import CheckpointError, ConfigError, DataMissingError, SchemaError, nearest
 from ciscribe.intervals import merge
@@ -439,40 +440,6 @@ class _Steps(Dataset):
         return self.store.batch(rows, shift)
 
 
-class _Plan(Sampler):
-    """Rows and shifts of every step of an epoch, a function of seed and epoch only."""
-
-    def __init__(self, rows: ndarray, batch_size: int, shuffle: bool, max_shift: int, seed: int):
-        self.rows, self.batch_size, self.shuffle, self.max_shift, self.seed = rows, batch_size, shuffle, max_shift, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next (a resumed training continues with its own order)."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-self._n_steps() // _share()[1])
-
-    def _n_steps(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[ndarray, ndarray | None]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        rows = rng.permutation(self.rows) if self.shuffle else self.rows
-        shift = rng.integers(-self.max_shift, self.max_shift + 1, len(rows)) if self.max_shift else None
-        rank, world = _share()
-        for i in range(len(self)):  # processes that train together take turns; the last round may start over
-            first = (i * world + rank) % self._n_steps() * self.batch_size
-            part = slice(first, first + self.batch_size)
-            yield rows[part], None if shift is None else shift[part]
-
-
-def _share() -> tuple[int, int]:
-    """Rank of this process, and how many train together."""
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
-
-
 def loader(store: WindowStore, rows: Iterable[int] | str, batch_size: int, *, shuffle: bool = False,
            max_shift: int = 0, seed: int = 0, n_workers: int = 0) -> DataLoader:
     """Batches of a store, identical for any number of workers.
@@ -498,6 +465,6 @@ def loader(store: WindowStore, rows: Iterable[int] | str, batch_size: int, *, sh
         if rows not in FOLDS:
             raise ConfigError(f"fold is one of {', '.join(FOLDS)}; got {rows!r}")
         rows = store.rows(rows)
-    plan = _Plan(np.asarray(rows, dtype=np.int64), batch_size, shuffle, max_shift, seed)
+    plan = EpochOrder(np.asarray(rows, dtype=np.int64), batch_size, shuffle=shuffle, max_shift=max_shift, seed=seed)
     return DataLoader(_Steps(store), sampler=plan, batch_size=None, num_workers=n_workers,
                       persistent_workers=n_workers > 0)
