@@ -392,3 +392,10 @@ def test_fit__two_processes_train_one_model(store, tmp_path):
     assert log["epoch"].tolist() == [0, 1]
     assert np.isfinite(log["valid_mse"]).all()
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_fit__patience_waits_until_the_averages_have_settled(store, tmp_path):
+    spec = FitSpec(epochs=19, batch_size=7, learning_rate=1e-30, patience=2, average=0.75, device="cpu")
+    _, log = train(store, Mean(), spec, tmp_path)
+    steps = -(-len(store.rows("train")) // 7)  # an epoch; an average of 0.75 has settled after 12
+    assert len(log) == -(-12 // steps) + 1

@@ -65,7 +65,8 @@ class FitSpec:
     average
         Decay of the moving average of the weights (per step) that is validated and saved; 0 switches it off.
     patience
-        Epochs without a better validation error before training stops; None never stops early.
+        Epochs without a better validation error before training stops; None never stops early. Epochs count once the
+        averages of weights and of batch norms have forgotten the start: before, they lag behind what was learned.
     max_shift
         Augmentation: windows move by up to this many bp. The loader does it.
     reverse_complement
@@ -256,8 +257,9 @@ _SHOWN = {"mse": "MSE", "pearson": "r", "bce": "BCE", "auroc": "AUROC", "auprc":
 class _Epochs(Callback):
     """Keep the figures of each epoch and the weights of the best, in the checkpoint too; stop when none gets better."""
 
-    def __init__(self, patience: int | None, tell: Callable[[str], None] | None):
+    def __init__(self, patience: int | None, settled: float, tell: Callable[[str], None] | None):
         self.patience = math.inf if patience is None else patience
+        self.settled = settled  # step from which validation says what was learned
         self.tell = tell or (lambda line: None)
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
@@ -279,7 +281,7 @@ class _Epochs(Callback):
             self.lowest, self.waited = (math.inf if math.isnan(error) else error), 0
             weights = pl_module.best_guess.state_dict()  # type: ignore[union-attr, operator]
             self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
-        else:
+        elif trainer.global_step >= self.settled:
             self.waited += 1
         trainer.should_stop = trainer.should_stop or self.waited >= self.patience
         self.rows.append({"epoch": trainer.current_epoch} | figures)
@@ -337,7 +339,13 @@ def fit(model: nn.Module, train: DataLoader, valid: DataLoader, spec: FitSpec, *
         fixed = stack.enter_context(_frozen(model, spec.freeze))
         stack.enter_context(_quiet())
         return _fit(model, train, valid, spec, None if folder is None else Path(folder), seed, identity, progress,
-                    _Epochs(spec.patience, tell), device, fixed)
+                    _Epochs(spec.patience, _settled(model, spec), tell), device, fixed)
+
+
+def _settled(model: nn.Module, spec: FitSpec) -> float:
+    """Step by which the slowest average that validation reads has forgotten 95 % of its start."""
+    momenta = [m.momentum for m in model.modules() if isinstance(m, _NORMS) and m.momentum]
+    return 3 / min([1 - spec.average, *momenta]) if spec.average or momenta else 0.0
 
 
 def _fit(model: nn.Module, train: DataLoader, valid: DataLoader, spec: FitSpec, folder: Path | None, seed: int,
