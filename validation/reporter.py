@@ -7,6 +7,7 @@ Runs ``configs/bench_reporter.yaml`` in ``runs/bench_reporter`` (or continues th
 import argparse
 import os
 import platform
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 
 from ciscribe.config import BenchConfig, read_config
 from ciscribe.train.sequence_baselines import CARDS
-from ciscribe.workflow.bench import Bench, load_prepared
+from ciscribe.workflow.bench import BASELINES, Bench, load_prepared
 
 HERE = Path(__file__).resolve().parent
 PUBLISHED = {"plant_leaf": "mpra/plant/CNN_test_leaf_pred.tsv.gz",
@@ -29,8 +30,9 @@ def signed(row: dict, key: str) -> str:
     return f"{row[key]:+.3f} [{row[f'{key}_low']:+.3f}, {row[f'{key}_high']:+.3f}]"
 
 
-def model_table(summary: pd.DataFrame) -> list[str]:
-    """Markdown: every data set, baselines first, then models by their correlation."""
+def model_table(bench: Bench, summary: pd.DataFrame) -> list[str]:
+    """Markdown: every data set, baselines first, then models by their correlation; says which are unfinished."""
+    planned = Counter((f.assay, f.model) for f in bench.fits())
     lines = ["| data set | model | fits | r, mean ± sd | gain over the better baseline | r, mean of the seeds | "
              "its gain | parameters | s a fit |", "|---|---|---:|---:|---:|---:|---:|---:|---:|"]
     several = summary.groupby("assay")["target"].nunique()
@@ -39,8 +41,10 @@ def model_table(summary: pd.DataFrame) -> list[str]:
         order = rows.assign(model_first=~rows["model"].isin(CARDS)).sort_values(["model_first", "pearson"])
         for row in order.to_dict("records"):
             baseline = row["model"] in CARDS
+            wanted = planned[assay, BASELINES if baseline else row["model"]]
+            n = str(row["n_fits"]) if row["n_fits"] == wanted else f"{row['n_fits']} of {wanted}"
             lines.append(
-                f"| {name} | {row['model']} | {row['n_fits']} | {row['pearson']:.3f} ± {row['pearson_sd']:.3f} | "
+                f"| {name} | {row['model']} | {n} | {row['pearson']:.3f} ± {row['pearson_sd']:.3f} | "
                 f"{'–' if baseline else signed(row, 'gain')} | {'–' if baseline else format(row['ensemble'], '.3f')} | "
                 f"{'–' if baseline else signed(row, 'ensemble_gain')} | "
                 f"{'–' if baseline else format(int(row['parameters']), ',')} | "
@@ -102,7 +106,7 @@ def write(bench: Bench, summary: pd.DataFrame) -> Path:
         "Models with few fits are there for breadth: reduced widths, two folds, one seed.",
         "", "## Data", "",
         "| data set | sequences | bp | groups | target |", "|---|---:|---:|---:|---|", *sets, "",
-        "## Models and baselines", "", *model_table(summary), "",
+        "## Models and baselines", "", *model_table(bench, summary), "",
         "## Beside the published plant network", "",
         "The published CNN saw about 65,000 training promoters that are not here; ours see 3 folds of the 7,000 "
         "promoters of its test set, by cross-validation.", "",

@@ -276,10 +276,11 @@ class ContestantConfig(_Part):
 
 
 class TransferConfig(_Part):
-    """Train on one data set (all of it), test on another."""
+    """Train on one data set (all of it), test on another; `models` are those of the first unless named."""
 
     train: str
     test: str
+    models: list[str] | None = None
 
 
 class BenchConfig(_Part):

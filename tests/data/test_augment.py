@@ -84,7 +84,7 @@ def letters(codes):
     return ["".join("ACGTN"[c] for c in row) for row in codes.tolist()]
 
 
-def explained(augment, by_hand, n=59, length=97):
+def check_explained(augment, by_hand, n=59, length=97):
     """Each copy is its sequence changed `by_hand` at some start and size, and the sizes and starts vary."""
     codes = random_codes(n, length)
     out = []
@@ -100,12 +100,12 @@ def explained(augment, by_hand, n=59, length=97):
 
 def test_inversion__turns_one_piece():
     table = str.maketrans("ACGT", "TGCA")
-    explained(Augment(inversion=13), lambda row, start, size, new:
+    check_explained(Augment(inversion=13), lambda row, start, size, new:
               row[:start] + row[start:start + size][::-1].translate(table) + row[start + size:] == new)
 
 
 def test_deletion__takes_one_piece_out_and_keeps_the_middle():
-    explained(Augment(deletion=13), lambda row, start, size, new:
+    check_explained(Augment(deletion=13), lambda row, start, size, new:
               row[:start] + row[start + size:] == new[size // 2:size // 2 + 97 - size])
 
 
@@ -114,7 +114,7 @@ def test_insertion__puts_one_piece_in_and_cuts_both_ends():
         longer = row[:start] + "." * size + row[start:]
         return all(a in (".", b) for a, b in zip(longer[size // 2:size // 2 + 97], new, strict=True))
 
-    explained(Augment(insertion=13), by_hand)
+    check_explained(Augment(insertion=13), by_hand)
 
 
 @pytest.mark.parametrize("fill", ["N", "roll"])

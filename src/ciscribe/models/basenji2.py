@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ciscribe.card import Card
-from ciscribe.errors import SchemaError
-from ciscribe.nn.conv import Activation, BatchNorm1d, Conv1d, MaxPool1d, activation
+from ciscribe.nn.conv import Activation, BatchNorm1d, Conv1d, MaxPool1d, activation, need_bins
 
 CARD = Card(
     name="basenji2", kind="model", task="tracks", parameters=30_088_228,
@@ -118,10 +117,7 @@ class Basenji2(nn.Module):
         SchemaError
             When the sequence is not a multiple of 128 bp, or shorter than what is cropped.
         """
-        length, cropped = X.shape[-1], 2 * self.crop
-        if length % _BIN or length <= cropped:
-            raise SchemaError(f"Basenji2 reads multiples of {_BIN} bp longer than {cropped:,} bp, the crop of both "
-                              f"sides; got {length:,} bp; pad or trim the sequences, or change crop")
+        need_bins(X, _BIN, self.crop, "Basenji2")
         h = self.trunk(X)
         margin = self.crop // _BIN
         return self.head(h[:, :, margin:h.shape[-1] - margin])

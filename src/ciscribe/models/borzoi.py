@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ciscribe.card import Card
 from ciscribe.errors import SchemaError
 from ciscribe.nn.attention import Transformer, full_precision, recompute
-from ciscribe.nn.conv import BatchNorm1d, Conv1d, MaxPool1d, activation
+from ciscribe.nn.conv import BatchNorm1d, Conv1d, MaxPool1d, activation, need_bins
 
 CARD = Card(
     name="borzoi", kind="model", task="tracks", attribution=("gradient", "ism", "attention"),
@@ -122,10 +122,7 @@ class Borzoi(nn.Module):
 
     def _down(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Bins of 32 and 64 bp (``B C L``) and tokens of 128 bp (``B n d``)."""
-        length, token, cropped = X.shape[-1], 4 * self.bin, 2 * self.crop
-        if length % token or length <= cropped:
-            raise SchemaError(f"Borzoi reads multiples of {token} bp longer than {cropped:,} bp, the crop of both "
-                              f"sides; got {length:,} bp; pad or trim the sequences, or change crop")
+        need_bins(X, 4 * self.bin, self.crop, "Borzoi")
         for stage in (self.stem, *self.tower):
             X = self._run(stage, X)
         half = self._run(self.bottom, X)

@@ -13,9 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ciscribe.card import Card
-from ciscribe.errors import SchemaError
 from ciscribe.nn.attention import AttentionPool, Transformer, full_precision, recompute
-from ciscribe.nn.conv import BatchNorm1d, Conv1d, activation
+from ciscribe.nn.conv import BatchNorm1d, Conv1d, activation, need_bins
 
 CARD = Card(
     name="enformer", kind="model", task="tracks", attribution=("gradient", "ism", "attention"),
@@ -103,10 +102,7 @@ class Enformer(nn.Module):
                                     for name, n in organisms.items()})
 
     def _tokens(self, X: Tensor) -> Tensor:
-        length, cropped = X.shape[-1], 2 * self.crop
-        if length % self.bin or length <= cropped:
-            raise SchemaError(f"Enformer reads multiples of {self.bin} bp longer than {cropped:,} bp, the crop of both "
-                              f"sides; got {length:,} bp; pad or trim the sequences, or change crop")
+        need_bins(X, self.bin, self.crop, "Enformer")
         for stage in (self.stem, *self.tower):
             X = recompute(stage, X) if self.checkpointing else stage(X)
         return X.transpose(1, 2)

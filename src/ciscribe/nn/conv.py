@@ -231,6 +231,25 @@ def need_length(X: Tensor, length: int, model: str) -> None:
                           f"create the model with length={X.shape[-1]}")
 
 
+def need_bins(X: Tensor, bin: int, crop: int, model: str) -> None:
+    """Refuse sequences that do not fill whole bins, or of which the crop leaves nothing.
+
+    Parameters
+    ----------
+    bin, crop
+        bp; `crop` is cut off either side.
+
+    Raises
+    ------
+    SchemaError
+        Naming the lengths that the model takes.
+    """
+    length, cropped = X.shape[-1], 2 * crop
+    if length % bin or length <= cropped:
+        raise SchemaError(f"{model} reads multiples of {bin} bp longer than {cropped:,} bp, the crop of both sides; "
+                          f"got {length:,} bp; pad or trim the sequences, or change crop")
+
+
 class ConvStem(nn.Module):
     """Embed one-hot DNA into bins of `resolution` bp.
 

@@ -124,6 +124,9 @@ class Bench:
         for transfer in c.transfers:
             self._known(transfer.train, "transfers")
             self._known(transfer.test, "transfers")
+            for label in transfer.models or ():
+                if label not in c.models:
+                    raise ConfigError(f"transfers.models names {label!r}; {nearest(label, c.models)}")
         for name, assay in c.assays.items():
             if len(self._family(name)) > 1 and assay.by != "similarity":
                 raise ConfigError(f"assays.{name}.by is {assay.by!r}, but the folds of a family are made by similarity "
@@ -282,7 +285,7 @@ class Bench:
                           f"{facts['seconds']:.0f} s; about {left / 60:.0f} min left")
         with _one_thread():
             for transfer in self.config.transfers:
-                self._transfer(transfer.train, transfer.test)
+                self._transfer(transfer.train, transfer.test, transfer.models)
         return self.summarize()
 
     def _done(self, todo: list[Fit]) -> Generator[tuple[Fit, dict[str, Any]], None, None]:
@@ -305,14 +308,14 @@ class Bench:
     def _load(self, name: str) -> tuple[ReporterSet, ndarray, ndarray]:
         return load_prepared(self.folder, name)
 
-    def _transfer(self, source: str, target: str) -> None:
-        """Train every model of the source on all of it, predict all of the target: ``transfers.parquet``.
+    def _transfer(self, source: str, target: str, models: list[str] | None = None) -> None:
+        """Train the models named, or all of the source, on all of it, predict all of the target: ``transfers.parquet``.
 
         Scored is the first target. Of two data sets of one family, relatives of test sequences are not trained on.
         """
         path = self.folder / "transfers.parquet"
         table = pd.read_parquet(path) if path.exists() else pd.DataFrame()
-        for label in self.config.assays[source].models or self.config.models:
+        for label in models or self.config.assays[source].models or self.config.models:
             entry = self.config.models[label]
             if entry.pretrain:
                 continue

@@ -8,6 +8,7 @@ only, so each can be run alone, and a job that was stopped goes on where it was.
 import json
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from ciscribe.errors import ConfigError, DataMissingError
 from ciscribe.provenance import provenance, write_json
 
 
-class Job:
+class Job(ABC):
     """A folder and its steps; a subclass names the steps and does each in a method ``_<step>``.
 
     Parameters
@@ -39,9 +40,9 @@ class Job:
     def __init__(self, folder: Path, *, seed: int, tell: Callable[[str], None] = print, progress: bool = True):
         self.folder, self.seed, self.tell, self.progress = folder, seed, tell, progress
 
+    @abstractmethod
     def fingerprint(self, step: str) -> str:
         """What a step depends on, as a short digest: its configuration, its inputs and the steps before."""
-        raise NotImplementedError
 
     def _state(self) -> dict[str, Any]:
         path = self.folder / "provenance.json"
