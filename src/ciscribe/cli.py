@@ -186,6 +186,101 @@ def reporter(config: Path, *, out: Out = None, again: bool = False, quiet: bool 
     _finish(job.run())
 
 
+@app.command
+def explain(run_dir: Path, *, method: str = "auto", genes: list[str] | None = None, fold: str = "all",
+            n: int | None = None, seed: int = 0, quiet: bool = False) -> None:
+    """Show how much every base of a run's sequences matters to the prediction: explain/attributions.npz, report.html.
+
+    Parameters
+    ----------
+    run_dir
+        Folder of a trained run, of genes or of a reporter assay.
+    method
+        deeplift (DeepSHAP), integrated_gradients, expected_gradients, gradient, corrected_gradient, smooth_grad, ism;
+        auto takes the first that supports the model.
+    genes
+        Only these genes or sequences, by id or name.
+    fold
+        train, valid, test or all.
+    n
+        Most sequences; 1,000 unless given (60 of long windows).
+    seed
+        Of references and of which sequences are taken.
+    """
+    out = import_module("ciscribe.workflow.explain").explain(run_dir, method=method, genes=genes or (), fold=fold, n=n,
+                                                             seed=seed, **_options(quiet))
+    _finish(out)
+
+
+@app.command
+def motifs(run_dir: Path, *, database: list[Path] | None = None, engine: Literal["modisco", "clusters"] | None = None,
+           track: str | None = None, seed: int = 0, quiet: bool = False) -> None:
+    """Find the motifs that a run's model responds to, what they resemble, and where they stand.
+
+    Parameters
+    ----------
+    run_dir
+        Folder of a trained run; explained first where it is not yet.
+    database
+        MEME files of known motifs; those of the configuration unless given.
+    engine
+        modisco (TF-MoDISco; needs ``pip install 'ciscribe[motifs]'``) or clusters (ours, needs nothing).
+    track
+        Target that is explained; the first unless given.
+    """
+    out = import_module("ciscribe.workflow.explain").find_motifs(run_dir, database=database or (), engine=engine,
+                                                                 track=track, seed=seed, **_options(quiet))
+    _finish(out)
+
+
+@app.command
+def syntax(run_dir: Path, *, words: list[str] | None = None, max_gap: int = 60, n_backgrounds: int = 50, seed: int = 0,
+           quiet: bool = False) -> None:
+    """Find the rules between the motifs of a run: who works with whom, at which distance, and where.
+
+    Parameters
+    ----------
+    run_dir
+        Folder of a trained run whose motifs were found, or any with `words`.
+    words
+        Motifs as words, e.g. ``--words TTGACA --words TATAAT``; the commonest found motifs unless given.
+    max_gap
+        Largest distance between two motifs, in bp.
+    n_backgrounds
+        Shuffled sequences into which motifs are written.
+    """
+    out = import_module("ciscribe.workflow.explain").find_syntax(run_dir, words=words or (), max_gap=max_gap,
+                                                                 n_backgrounds=n_backgrounds, seed=seed,
+                                                                 **_options(quiet))
+    _finish(out)
+
+
+@bench_app.command(name="attribution")
+def bench_attribution(run_dir: Path, *, methods: list[str] | None = None, others: list[Path] | None = None,
+                      n: int = 50, fold: str = "test", seed: int = 0, quiet: bool = False) -> None:
+    """Put attribution methods to the test: does the model bear them out, do they see its weights, do they repeat.
+
+    Parameters
+    ----------
+    run_dir
+        Folder of a trained run.
+    methods
+        Names as in `ciscribe explain`; five of them unless given.
+    others
+        Folders of runs of the same model, such as other seeds, to compare explanations with.
+    n
+        Sequences.
+    fold
+        train, valid, test or all.
+    """
+    module = import_module("ciscribe.workflow.explain")
+    given = {"methods": methods} if methods else {}
+    table, out = module.compare_attributions(run_dir, others=others or (), n=n, fold=fold, seed=seed, **given,
+                                             **_options(quiet))
+    _print_table(table)
+    _finish(out)
+
+
 @bench_app.command(name="reporter")
 def bench_reporter(config: Path, *, out: Out = None, jobs: int = 1, dry_run: bool = False, quiet: bool = False
                    ) -> None:
@@ -318,7 +413,8 @@ def _test_scores(path: Path) -> dict[str, dict[str, float]] | None:
 
 
 @app.command
-def catalog(*, kind: Literal["all", "model", "baseline", "elements", "benchmark"] = "all") -> None:
+def catalog(*, kind: Literal["all", "model", "baseline", "elements", "benchmark", "attribution",
+                                         "interpretation"] = "all") -> None:
     """List every method with its source.
 
     Parameters

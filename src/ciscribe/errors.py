@@ -11,6 +11,7 @@
     ├── UnknownNameError   (KeyError)           a registry holds no member of that name
     ├── DeviceError        (RuntimeError)       a GPU was asked for and is not there
     ├── DivergedError      (ArithmeticError)    a training left the finite numbers
+    ├── UnsupportedError   (RuntimeError)         a method cannot be used on this model
     └── DependencyError    (ImportError)        an optional package is not installed
 
 A message says what was expected, what came, and what to do. A fault in a table quotes a count and the
@@ -58,6 +59,10 @@ class DeviceError(CiscribeError, RuntimeError):
 
 class DivergedError(CiscribeError, ArithmeticError):
     """The loss of a training became NaN or infinite."""
+
+
+class UnsupportedError(CiscribeError, RuntimeError):
+    """A method has no answer for this model: which layer, and what to use instead."""
 
 
 class DependencyError(CiscribeError, ImportError):

@@ -5,7 +5,7 @@ explained and searched. An oracle adds a readout, batching and a device; it neve
 model as it found it, also after an exception.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -183,17 +183,22 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 
 @contextmanager
-def _evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
+def _evaluating(model: nn.Module, device: torch.device, gradients: bool = False) -> Iterator[None]:
     modes = [(m, m.training) for m in model.modules()]
+    frozen = [p for p in model.parameters() if p.requires_grad] if gradients else []
     first = next(model.parameters(), None)
     home = device if first is None else first.device
     try:
         model.eval().to(device)
-        with torch.inference_mode():
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        with torch.enable_grad() if gradients else torch.inference_mode():
             yield
     finally:
         for module, mode in modes:
             module.training = mode
+        for parameter in frozen:
+            parameter.requires_grad_(True)
         model.to(home)
 
 
@@ -238,6 +243,33 @@ class Oracle:
             if self.layout == "B L 4":
                 part = part.transpose(1, 2)
             yield part, {k: v[i:i + batch_size].to(self.device) for k, v in extras.items() if v is not None}
+
+    @contextmanager
+    def evaluating(self, *, gradients: bool = False) -> Iterator[Callable[..., Tensor]]:
+        """Hold the model ready for an analysis, and leave it as it was, also after an exception.
+
+        Within, the model is in evaluation mode on the oracle's device. With `gradients`, operations are recorded and
+        the parameters are frozen: a gradient reaches the inputs and nothing else.
+
+        Yields
+        ------
+        callable
+            ``ask(X, S=None, covariates=None, keep=None) -> (B, T)``: float one-hot ``(B, 4, L)`` on the device in,
+            what the readout takes out; inputs that are None are not passed on.
+
+        Examples
+        --------
+        >>> with oracle.evaluating(gradients=True) as ask:                              # doctest: +SKIP
+        ...     ask(X.requires_grad_())[:, 0].sum().backward()
+        """
+        def ask(X: Tensor, S: Tensor | None = None, covariates: Tensor | None = None, keep: Tensor | None = None
+                ) -> Tensor:
+            given = {"S": S, "covariates": covariates, "keep": keep}
+            X = X.transpose(1, 2) if self.layout == "B L 4" else X
+            return self.readout(self.model(X, **{k: v for k, v in given.items() if v is not None}))
+
+        with _evaluating(self.model, self.device, gradients):
+            yield ask
 
     def predict(self, X: Shaped[Tensor, "B ..."], S: Tensor | None = None, covariates: Tensor | None = None,
                 keep: Tensor | None = None, *, batch_size: int = 64, progress: bool = False) -> Float[Tensor, "B T"]:

@@ -22,6 +22,7 @@ GENE_COLUMNS = ("chrom", "start", "end", "strand", "gene_id", "gene_name", "tss"
 ELEMENT_COLUMNS = ("chrom", "start", "end", "gene_id", "cell", "score", "score_sd", "effect", "evidence")
 LINK_COLUMNS = ("chrom", "start", "end", "gene_id", "cell", "distance", "score")
 VARIANT_COLUMNS = ("chrom", "pos", "ref", "alt")
+HIT_COLUMNS = ("chrom", "start", "end", "strand", "motif", "score", "p_value", "region")
 STRANDS = ("+", "-", ".")
 
 
@@ -204,6 +205,19 @@ def check_motifs(motifs: Sequence[Motif]) -> None:
             w = int(bad.argmax())
             raise SchemaError(f"{int(bad.sum()):,} of {len(bad):,} columns of motif {motif.name} are not probabilities "
                               f"that sum to 1; first: column {w} = {ppm[:, w].tolist()}")
+
+
+def check_hits(table: pd.DataFrame) -> None:
+    """Hits: intervals within sequences with ``strand, motif, score, p_value, region``; p-values in 0..1 or NaN."""
+    _columns(table, HIT_COLUMNS, "hits")
+    check_intervals(table, name="hits")
+    _rows(table, ~table["strand"].isin(STRANDS[:2]), "have a strand other than + -", "hits")
+    _rows(table, table["motif"].isna() | (table["motif"] == ""), "name no motif", "hits")
+    _rows(table, ~np.isfinite(table["score"].to_numpy(float)), "have no finite score", "hits")
+    p_value = table["p_value"].to_numpy(float)
+    _rows(table, ~(np.isnan(p_value) | ((p_value >= 0) & (p_value <= 1))), "have a p_value outside of 0..1", "hits")
+    _whole(table, ("region",), "hits")
+    _rows(table, table["region"] < 0, "have a region before 0", "hits")
 
 
 def _sizes(table: pd.DataFrame, chrom_sizes: dict[str, int]) -> np.ndarray:

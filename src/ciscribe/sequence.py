@@ -13,6 +13,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from ciscribe.errors import SchemaError
+from ciscribe.schema import check_one_hot
 
 BASES = "ACGT"
 N = 4
@@ -62,6 +63,24 @@ def from_one_hot(X: Shaped[ndarray, "*batch 4 L"]) -> UInt8[ndarray, "*batch L"]
     """Codes of one-hot sequences; columns without a base become 4."""
     X = np.asarray(X)
     return np.where(X.any(axis=-2), X.argmax(axis=-2), N).astype(np.uint8)
+
+
+def codes_of(X: Shaped[Tensor, "B ..."] | Shaped[ndarray, "B ..."]) -> UInt8[ndarray, "B L"]:
+    """Codes of a batch of sequences that is given as codes ``(B, L)`` or one-hot ``(B, 4, L)``; what analyses take.
+
+    Raises
+    ------
+    SchemaError
+        For anything else, one-hot columns with other numbers than 0 and one 1 included.
+    """
+    array = np.asarray(X.detach().cpu().numpy() if isinstance(X, Tensor) else X)
+    if array.ndim == 2 and array.dtype.kind in "ui":
+        if array.size and not 0 <= array.min() <= array.max() <= N:
+            raise SchemaError(f"codes lie in 0..4 (A C G T N); got {array.min()} to {array.max()}; use encode() on "
+                              "letters")
+        return array.astype(np.uint8, copy=False)
+    check_one_hot(array)
+    return from_one_hot(array)
 
 
 def reverse_complement_codes(codes: UInt8[ndarray, "*batch L"]) -> UInt8[ndarray, "*batch L"]:

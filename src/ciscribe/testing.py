@@ -1,19 +1,27 @@
-"""Contracts that any model can be held to, ours or yours.
+"""Contracts that any model, and any method that explains models, can be held to, ours or yours.
 
-``check_model(model, ...)`` raises with what is broken; the project runs it over its whole registry.
+``check_model(model, ...)`` and ``check_attribution(method, ...)`` raise with what is broken; the project runs them over
+its whole registry and over all of its methods.
 """
 
 import copy
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+import xarray as xr
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ciscribe.card import Card
 from ciscribe.errors import SchemaError
 from ciscribe.oracle import Oracle, Readout
+from ciscribe.results import check_attribution_array, contributions
+from ciscribe.sequence import one_hot_tensor
 
 
 def check_model(model: nn.Module, X: Tensor, S: Tensor | None = None, covariates: Tensor | None = None, *,
@@ -65,9 +73,9 @@ def check_model(model: nn.Module, X: Tensor, S: Tensor | None = None, covariates
         _demand(n == card.parameters, f"the card states {card.parameters:,} parameters; the model has {n:,}")
 
 
-def _demand(kept: bool, clause: str) -> None:
+def _demand(kept: bool, clause: str, what: str = "model") -> None:
     if not kept:
-        raise SchemaError(f"the model breaks its contract: {clause}")
+        raise SchemaError(f"the {what} breaks its contract: {clause}")
 
 
 def _extras(S: Tensor | None, covariates: Tensor | None) -> dict[str, Tensor]:
@@ -97,3 +105,132 @@ def _check_weights(model: nn.Module, X: Tensor, S: Tensor | None, covariates: Te
         other.load_state_dict(load_file(path))
     again = Oracle(other, readout, device="cpu").predict(X, S, covariates)
     _demand(torch.equal(y, again), "weights survive saving and loading")
+
+
+def check_attribution(method: Callable[..., xr.DataArray], *, complete: bool = False, atol: float = 1e-4,
+                      seed: int = 0, **options: Any) -> None:
+    """Hold a method that explains models to what its users rely on, on small models of known answer.
+
+    A linear model is explained by its weights; bases that the model does not read are worth nothing; contributions add
+    up, where that is promised; a batch gives what its members give one by one; the same seed gives the same numbers;
+    the result is a valid attribution of every target, also where the sequence has N; sequences, and the model with its
+    modes, gradients, hooks, weights and forward methods, stay as they were, also after an exception.
+
+    Parameters
+    ----------
+    method
+        ``method(oracle, X, *, batch_size, seed, **options)`` → attributions of `ciscribe.results.attribution_array`.
+    complete
+        The method promises that contributions sum to f(sequence) − mean f(references); it takes ``references=`` as an
+        array ``(B, R, 4, L)``.
+    atol
+        Largest difference from the right answer, whose size is about 1. For a promise within a tolerance, give that.
+    seed
+        Given to the method, and draws models and sequences.
+    **options
+        Given to the method, such as a number of steps.
+
+    Raises
+    ------
+    SchemaError
+        With the clause that is broken.
+    """
+    demand = partial(_demand, what="method")
+    draw = torch.Generator().manual_seed(seed)
+    n, length, n_targets, reach = 3, 29, 2, 17
+    codes = torch.randint(0, 4, (n, length), generator=draw, dtype=torch.uint8)
+    X = one_hot_tensor(codes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        linear = nn.Sequential(nn.Flatten(), nn.Linear(4 * length, n_targets))
+        curved = _Half(reach, n_targets)
+
+    def explain(model: nn.Module, X: Tensor = X, *, batch_size: int = 64, **more: Any) -> Any:  # checked below
+        oracle = Oracle(model, device="cpu")
+        return method(oracle, X, batch_size=batch_size, seed=seed, **options | more)
+
+    def same(a: xr.DataArray, b: Any) -> bool:
+        return bool(np.allclose(a, b, atol=atol, rtol=0))
+
+    array = explain(linear)
+    shape = (n, 4, length, n_targets)
+    demand(isinstance(array, xr.DataArray) and array.shape == shape,
+           f"attributions are a DataArray {shape}; got {getattr(array, 'shape', type(array).__name__)}")
+    check_attribution_array(array)
+    weight = linear[1].weight.detach().view(n_targets, 4, length).permute(1, 2, 0)  # pyright: ignore
+    demand(same(array - array.mean("base"), (weight - weight.mean(dim=0)).expand(n, -1, -1, -1).numpy()),
+           "a linear model is explained by its weights, up to what all four bases of a position share")
+
+    array = explain(curved)
+    beyond = float(abs(array[:, :, reach:]).max())
+    demand(beyond <= atol, f"positions that the model does not read are worth 0; the largest is worth {beyond:.2g}")
+    demand(float(abs(array).max()) > atol, "positions that the model reads are worth something")
+    demand(np.array_equal(array, explain(curved)), "the same seed gives the same numbers")
+    for size, what in ((1, "in batches of one"), (2, "in batches of two")):
+        demand(np.allclose(array, explain(curved, batch_size=size), atol=1e-5), f"it gives the same {what}")
+    singles = np.concatenate([explain(curved, X[i:i + 1]).values for i in range(n)])
+    demand(np.allclose(array, singles, atol=1e-5), "a batch gives what its members give one by one")
+    if complete:
+        others = one_hot_tensor(torch.randint(0, 4, (n * 5, length), generator=draw)).view(n, 5, 4, length)
+        for model in (linear, curved):
+            oracle = Oracle(model, device="cpu")
+            change = oracle.predict(X) - oracle.predict(others.flatten(0, 1)).view(n, 5, n_targets).mean(dim=1)
+            total = contributions(explain(model, references=others), X).sum("position")
+            miss = float(abs(total - change.numpy()).max())
+            demand(miss <= atol, f"contributions sum to f(sequence) - mean f(references); they miss it by {miss:.2g}")
+    _check_leaves_alone(explain, curved, X, codes)
+
+
+def _check_leaves_alone(explain: Callable[..., Any], model: nn.Module, X: Tensor, codes: Tensor) -> None:
+    """N is no obstacle; nothing that was given is changed, whether the method ends well or not."""
+    demand = partial(_demand, what="method")
+    model.train()
+    model.trunk[1].eval()  # pyright: ignore
+    model.trunk[0].weight.requires_grad_(False)  # pyright: ignore
+    before = _state(model)
+    explain(model)
+    demand(torch.equal(X, one_hot_tensor(codes)), "sequences are not changed")
+    demand(_state(model) == before, "the model is left as it was")
+    with_n = codes.clone()
+    with_n[1, 3:7] = 4
+    check_attribution_array(explain(model, with_n))
+    for calls in (0, 1):  # one by one, so that there is a second call
+        failing = copy.deepcopy(model)
+        failing.fail_after = calls  # pyright: ignore
+        before, failed = _state(failing), False
+        try:
+            explain(failing, batch_size=1)
+        except Exception:
+            failed = True
+        failing.calls = 0  # pyright: ignore
+        demand(failed, "an exception in the model is not swallowed")
+        demand(_state(failing) == before, "the model is left as it was, also after an exception")
+
+
+def _state(model: nn.Module) -> dict[str, Any]:
+    """What an analysis may not change about a model."""
+    state: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        hooks = {key: len(value) for key, value in vars(module).items() if "hooks" in key and hasattr(value, "__len__")}
+        state[f"module {name}"] = (type(module), module.training, hooks, sorted(vars(module)))
+    for name, p in model.named_parameters():
+        state[name] = (p.requires_grad, p.grad is None, p.device, p.detach().numpy().tobytes())
+    for name, b in model.named_buffers():
+        state[name] = b.numpy().tobytes()
+    return state
+
+
+class _Half(nn.Module):
+    """A small network that reads the first positions only, and fails after some calls if told to."""
+
+    def __init__(self, reach: int, n_targets: int):
+        super().__init__()
+        self.reach, self.calls, self.fail_after = reach, 0, -1
+        self.trunk = nn.Sequential(nn.Conv1d(4, 7, 5), nn.BatchNorm1d(7), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten(),
+                                   nn.Linear(7 * ((reach - 4) // 2), n_targets))
+
+    def forward(self, X: Tensor) -> Tensor:
+        self.calls += 1
+        if 0 <= self.fail_after < self.calls:
+            raise RuntimeError("the model fails, as it was told to")
+        return self.trunk(X[:, :, :self.reach])

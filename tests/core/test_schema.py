@@ -141,6 +141,23 @@ CASES["check_motifs"] = ([MOTIF, motif("n", [[1.0], [0], [0], [0]])], {
         ([motif("n", [[np.nan], [1], [0], [0]])], "1 of 1 columns of motif n")],
     4: [([MOTIF, motif("n", MOTIF.ppm * 1.1)], "5 of 5 columns of motif n .* sum to 1; first: column 0")],
 }, {})
+
+
+def hits(**changes) -> pd.DataFrame:
+    return intervals(motif=["a", "b", "a"], score=[1.5, -2.0, 0.0], p_value=[0.0, np.nan, 1.0], region=[0, 2, 2],
+                     **{"strand": ["+", "-", "+"]} | changes)
+
+
+CASES["check_hits"] = (hits(), {
+    1: [(hits().drop(columns=["motif", "region"]), "hits need the columns .* missing: motif, region")],
+    2: [(hits(end=[0, 499, 1009]), "1 of 3 hits end at or before .* first: row 0")],
+    3: [(hits(strand=["+", ".", "-"]), r"1 of 3 hits have a strand other than \+ -; first: row 1")],
+    4: [(hits().assign(motif=["a", None, ""]), "2 of 3 hits name no motif; first: row 1 chr2:11-499")],
+    5: [(hits().assign(score=[1, np.nan, np.inf]), "2 of 3 hits have no finite score; first: row 1")],
+    6: [(hits().assign(p_value=[np.nan, 1.1, -0.1]), "2 of 3 hits have a p_value outside .* first: row 1")],
+    7: [(hits().assign(region=[0.0, 1.0, 2.0]), "region of hits .* float64"),
+        (hits().assign(region=[0, -1, 2]), "1 of 3 hits have a region before 0; first: row 1")],
+}, {})
 RULES = [(check, rule, i) for check, (_, rules, _) in CASES.items()
          for rule, bad in rules.items() for i in range(len(bad))]
 
@@ -190,7 +207,8 @@ def test_spec__lists_the_dimension_names():
 
 
 def test_checks__name_the_columns_of_the_spec():
-    for columns in (schema.GENE_COLUMNS, schema.ELEMENT_COLUMNS, schema.LINK_COLUMNS, schema.VARIANT_COLUMNS):
+    for columns in (schema.GENE_COLUMNS, schema.ELEMENT_COLUMNS, schema.LINK_COLUMNS, schema.VARIANT_COLUMNS,
+                    schema.HIT_COLUMNS):
         for column in columns:
             assert re.search(rf"\b{column}\b", SPEC), column
 

@@ -3,14 +3,9 @@
 import inspect
 import json
 
-import cases_attention
-import cases_bpnet
-import cases_lm
-import cases_long
-import cases_small
 import pytest
 import torch
-from model_case import Case
+from zoo_cases import CASES, B, L, T, case
 
 from ciscribe.errors import CheckpointError, ConfigError, DataMissingError, SchemaError, UnknownNameError
 from ciscribe.models import registry
@@ -19,39 +14,8 @@ from ciscribe.sequence import one_hot_tensor, reverse_complement
 from ciscribe.testing import check_model
 from ciscribe.train.fit import new_head
 
-B, L, S, C, T = 3, 352, 2, 5, 7
-
-
-def _expression(n_signals=S, **changes):
-    """Case of the family of Seq2Exp."""
-    given = {"n_targets": T, "n_signals": n_signals, "n_covariates": C, "resolution": 16, "d_model": 11, "n_layers": 1,
-             "d_state": 3, "expand": 1} | changes
-    return Case(given, length=L, n_targets=T, n_signals=n_signals, signal_bins=L // given["resolution"],
-                n_covariates=C)
-
-
-CASES = {
-    "seq2exp": _expression(), "seq2exp hard": _expression(kind="hard"), "seq2exp base": _expression(resolution=1),
-    "seq2exp attention": _expression(pool="attention"), "seq2exp no generator": _expression(use_generator=False),
-    "seq2exp no signal branch": _expression(use_signals=False), "seq2exp no mask": _expression(use_mask=False),
-    "seq2exp published token": _expression(empty_token=False), "caduceus": _expression(n_signals=0),
-    "caduceus signals": _expression(), "caduceus base rc": _expression(resolution=1, rc_equivariant=True),
-    "prism": _expression(), "prism 4": _expression(n_confounders=4),
-    **cases_small.CASES, **cases_long.CASES, **cases_bpnet.CASES, **cases_attention.CASES, **cases_lm.CASES,
-}
 FIRST = {key.split()[0]: key for key in reversed(CASES)}  # one case a model
 LANGUAGE = {name for name in registry.names() if registry.card(name).task == "language model"}
-
-
-def case(key, **changes):
-    """Model, arguments, sequences, and the further inputs by name."""
-    of = CASES[key]
-    torch.manual_seed(0)
-    model = registry.create(key.split()[0], **of.arguments | changes)
-    X = one_hot_tensor(torch.randint(0, 5, (B, of.length)))
-    extras = {"S": torch.rand(B, of.n_signals, of.signal_bins)} if of.n_signals else {}
-    extras |= {"covariates": torch.randn(B, of.n_covariates)} if of.n_covariates else {}
-    return model, of.arguments | changes, X, extras
 
 
 def tensors(output):

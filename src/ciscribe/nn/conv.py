@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ciscribe.errors import SchemaError
+from ciscribe.nn.intercept import Intercepted
 
 Activation = Literal["relu", "exponential", "silu", "gelu", "gelu_tanh", "gelu_sigmoid"]
 
@@ -32,6 +33,8 @@ _WORTHWHILE = 400_000  # numbers in or out from which a backward pass of our own
 
 def _as_image(x: Tensor) -> Tensor | None:
     """View ``(B, C, L)`` as an image of height 1 with channels last, or None where that would not be faster."""
+    if isinstance(x, Intercepted):  # its own rules come first
+        return None
     known = x.ndim == 3 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
     if not (known and torch.backends.mkldnn.is_available()):
         return None
@@ -114,30 +117,38 @@ class _Correlation(torch.autograd.Function):
         return of_x, of_weight, of_bias, None, None
 
 
+def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | tuple[int, ...] = 1,
+           padding: int | tuple[int, ...] | str = 0, dilation: int | tuple[int, ...] = 1, groups: int = 1) -> Tensor:
+    """`torch.nn.functional.conv1d` run as above."""
+    image = _as_image(x)
+    if image is None:
+        return F.conv1d(x, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
+    step, far = (int(v) if isinstance(v, int) else int(v[0]) for v in (stride, dilation))
+    reach = (weight.shape[2] - 1) * far
+    if isinstance(padding, str):
+        total = reach if padding == "same" else 0
+        before = total // 2
+        image = F.pad(image, (0, total % 2)) if total % 2 else image
+    else:
+        before = int(padding) if isinstance(padding, int) else int(padding[0])
+    wider = max(1, weight.shape[0] // weight.shape[1])
+    if step != 1 or groups != 1 or before > reach or torch.is_autocast_enabled("cpu"):
+        y = F.conv2d(image, weight.unsqueeze(2), bias, (1, step), (0, before), (1, far), groups)
+    elif torch.is_grad_enabled() and (_is_narrow(weight) or image.numel() * wider >= _WORTHWHILE):
+        y = _Correlation.apply(image, weight, bias, before, far)
+    else:
+        y = _correlate(image, weight, bias, before, far)
+    return y.squeeze(2)
+
+
 class Conv1d(nn.Conv1d):
     """`torch.nn.Conv1d` run as above; ``padding="same"`` puts ``(k − 1) // 2`` left and ``k // 2`` right."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve ``(B, C, L)``."""
-        image = _as_image(input) if self.padding_mode == "zeros" else None
-        if image is None:
+        if self.padding_mode != "zeros":
             return super().forward(input)
-        (width,), (stride,), (dilation,) = self.kernel_size, self.stride, self.dilation
-        if isinstance(self.padding, str):
-            total = (width - 1) * dilation if self.padding == "same" else 0
-            padding = total // 2
-            image = F.pad(image, (0, total % 2)) if total % 2 else image
-        else:
-            (padding,) = self.padding
-        wider = max(1, self.out_channels // self.in_channels)
-        if stride != 1 or self.groups != 1 or padding > (width - 1) * dilation or torch.is_autocast_enabled("cpu"):
-            y = F.conv2d(image, self.weight.unsqueeze(2), self.bias, (1, stride), (0, padding), (1, dilation),
-                         self.groups)
-        elif torch.is_grad_enabled() and (_is_narrow(self.weight) or image.numel() * wider >= _WORTHWHILE):
-            y = _Correlation.apply(image, self.weight, self.bias, padding, dilation)
-        else:
-            y = _correlate(image, self.weight, self.bias, padding, dilation)
-        return y.squeeze(2)
+        return conv1d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class BatchNorm1d(nn.BatchNorm1d):

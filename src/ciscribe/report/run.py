@@ -20,7 +20,7 @@ from ciscribe.report.build import build_report
 from ciscribe.report.markup import number_text
 from ciscribe.train.baselines import CARDS
 
-_UNITS = {"log10p1": "log10(TPM + 1)", "log2p1": "log2(TPM + 1)", "none": "expression"}
+UNITS = {"log10p1": "log10(TPM + 1)", "log2p1": "log2(TPM + 1)", "none": "expression"}
 
 
 def write_run_report(folder: Path, config: RunConfig, store: WindowStore) -> None:
@@ -42,7 +42,7 @@ def write_run_report(folder: Path, config: RunConfig, store: WindowStore) -> Non
         sections=[
             parts.data_section(metrics),
             parts.metrics_section(metrics),
-            parts.accuracy_section(predictions, units=_UNITS[config.data.expression.transform]),
+            parts.accuracy_section(predictions, units=UNITS[config.data.expression.transform]),
             parts.loci_section(_loci(folder, config, store, elements, predictions)),
             parts.elements_section(elements if len(elements) else None),
             parts.benchmark_section(

@@ -22,6 +22,7 @@ from ciscribe.elements.benchmark import benchmark_calls, benchmark_links, suffic
 from ciscribe.elements.call import call_elements, measure_effects, pool_elements, to_bed
 from ciscribe.elements.peaks import call_peaks
 from ciscribe.errors import ConfigError, DataMissingError
+from ciscribe.interpret.cards import CARDS as INTERPRETATION
 from ciscribe.io.bed import write_bed
 from ciscribe.models import registry
 from ciscribe.oracle import MaskPosterior, Oracle
@@ -365,4 +366,4 @@ def metrics_lines(metrics: dict[str, Any]) -> list[str]:
 def catalog() -> list[Card]:
     """Cards of every registered method."""
     return [*(registry.card(n) for n in registry.names()), *baselines.CARDS.values(),
-            *sequence_baselines.CARDS.values(), *elements.CARDS]
+            *sequence_baselines.CARDS.values(), *elements.CARDS, *INTERPRETATION]
