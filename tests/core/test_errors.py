@@ -10,7 +10,7 @@ from ciscribe.errors import CiscribeError, DependencyError, UnknownNameError, ne
 BUILTIN = {
     "SchemaError": ValueError, "InputError": ValueError, "DataMissingError": FileNotFoundError,
     "ConfigError": ValueError, "CheckpointError": ValueError, "UnknownNameError": KeyError,
-    "DeviceError": RuntimeError, "DivergedError": ArithmeticError, "DependencyError": ImportError,
+    "DeviceError": RuntimeError, "UnsupportedError": RuntimeError, "DivergedError": ArithmeticError, "DependencyError": ImportError,
 }
 
 
