@@ -10,7 +10,8 @@ from ciscribe.errors import CiscribeError, DependencyError, UnknownNameError, ne
 BUILTIN = {
     "SchemaError": ValueError, "InputError": ValueError, "DataMissingError": FileNotFoundError,
     "ConfigError": ValueError, "CheckpointError": ValueError, "UnknownNameError": KeyError,
-    "DeviceError": RuntimeError, "UnsupportedError": RuntimeError, "DivergedError": ArithmeticError, "DependencyError": ImportError,
+    "DeviceError": RuntimeError, "DivergedError": ArithmeticError, "UnsupportedError": RuntimeError,
+    "DependencyError": ImportError,
 }
 
 

@@ -81,7 +81,7 @@ class Parts(Side):
             return first + -second
         if name in ("maximum", "minimum") and len(parts) == 2:
             return larger_of(name, *args)
-        if name == "div" and args[0] is parts[0] and len(parts) == 1:
+        if name == "div" and args[0] is parts[0] and len(parts) == 1 and not kwargs:
             return args[0] * (1 / args[1])
         if name in POOLS:
             return max_pool(POOLS[name], *args, **kwargs)
@@ -139,6 +139,7 @@ def _weighted(call: Call, name: str, x: Parts) -> Parts:
         if isinstance(value, Parts | bool) or (isinstance(value, int | float) and name != "mul"):
             return value
         if isinstance(value, Tensor):
+            value = value.float() if value.dtype == torch.bool else value
             return value.clamp(min=0) if sign > 0 else value.clamp(max=0)
         if isinstance(value, int | float):
             return max(value, 0) if sign > 0 else min(value, 0)
@@ -148,7 +149,8 @@ def _weighted(call: Call, name: str, x: Parts) -> Parts:
         weights = {k: halved(v, sign) for k, v in kwargs.items()}
         return _change((func, halved(args, sign), weights), name, [part])
 
-    return Parts.of(*_values(call, name, [x]), change(x.plus, 1) + change(x.minus, -1), change(x.plus, -1) + change(x.minus, 1))
+    changes = (change(x.plus, 1) + change(x.minus, -1), change(x.plus, -1) + change(x.minus, 1))
+    return Parts.of(*_values(call, name, [x]), *changes)
 
 
 def _reveal_cancel(call: Call, name: str, x: Parts) -> Parts:

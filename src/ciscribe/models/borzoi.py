@@ -21,7 +21,7 @@ from ciscribe.nn.attention import Transformer, full_precision, recompute
 from ciscribe.nn.conv import BatchNorm1d, Conv1d, MaxPool1d, activation, need_bins
 
 CARD = Card(
-    name="borzoi", kind="model", task="tracks", attribution=("gradient", "ism", "attention"),
+    name="borzoi", kind="model", task="tracks", attribution=("gradient", "ism", "deeplift", "attention"),
     summary="Predicts RNA-seq coverage and thousands of other tracks from 524,288 bp in bins of 32 bp.",
     paper="Linder et al., Nat Genet 2025, doi:10.1038/s41588-024-02053-6",
     code="calico/borzoi@5c93582:examples/params_pred.json; calico/baskerville@544073b:blocks.py; "

@@ -17,7 +17,7 @@ from ciscribe.nn.attention import AttentionPool, Transformer, full_precision, re
 from ciscribe.nn.conv import BatchNorm1d, Conv1d, activation, need_bins
 
 CARD = Card(
-    name="enformer", kind="model", task="tracks", attribution=("gradient", "ism", "attention"),
+    name="enformer", kind="model", task="tracks", attribution=("gradient", "ism", "deeplift", "attention"),
     summary="Predicts thousands of genome-wide tracks from 196,608 bp, with attention between distant places.",
     paper="Avsec et al., Nat Methods 2021, doi:10.1038/s41592-021-01252-x",
     code="google-deepmind/deepmind-research@f5de0ed:enformer/enformer.py; "

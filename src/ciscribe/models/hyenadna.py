@@ -23,7 +23,7 @@ CARD = Card(
     paper="Nguyen et al., NeurIPS 2023, arXiv:2306.15794; operator Poli et al., ICML 2023, arXiv:2302.10866",
     code="HazyResearch/hyena-dna@d553021:standalone_hyenadna.py (read, not copied)",
     licence="MIT; published code and weights Apache-2.0",
-    parameters=6_550_528, input_length=160_000, resolution=1, attribution=("gradient", "ism"),
+    parameters=6_550_528, input_length=160_000, resolution=1, attribution=("gradient", "ism", "deeplift"),
     n_policy="four zeros are the token N",
     differences=(
         "The default is the published size of the 160-kb model (width 256, 8 layers); the filters depend on l_max, "

@@ -29,7 +29,7 @@ CARD = Card(
     paper="Penzar et al., Bioinformatics 2023, doi:10.1093/bioinformatics/btad457; human form: Agarwal et al. 2025",
     code="autosome-ru/human_legnet@a20dbc7:model.py; yeast: autosome-ru/LegNet@63773bb:legnet/model.py, "
          "dream_ablation/",
-    input_length=230, n_policy="N becomes 0.25 in each channel", attribution=("gradient", "ism"),
+    input_length=230, n_policy="N becomes 0.25 in each channel", attribution=("gradient", "ism", "deeplift"),
     differences=(
         "version='human' is the default: four channels in, one value out.",
         "version='dream' has a plain squeeze-and-excite in place of the low-rank bilinear one: 1,725,122 parameters.",
