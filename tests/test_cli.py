@@ -9,15 +9,17 @@ import yaml
 import ciscribe
 import small_world as small
 from ciscribe import cli
+from ciscribe.config import ReporterConfig, parse_config
 from ciscribe.errors import InputError
 from ciscribe.models import registry
+from ciscribe.workflow.reporter import ReporterRun
 from ciscribe.workflow.run import Run, catalog
 from planted import one_model, planted, write
 
 # The entry point reads sys.argv, as in the shell.
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens:UserWarning")
 VERBS = ("demo", "run", "data", "train", "evaluate", "predict", "elements", "report", "catalog", "reporter",
-         "models", "bench")
+         "models", "bench", "explain", "motifs", "syntax")
 
 
 def call(monkeypatch, capsys, *words):
@@ -296,6 +298,63 @@ def test_bench_reporter__expected_error_is_one_message_and_status_1(terminal, as
     status, out, err = terminal("bench", "reporter", path, "--out", assay / "bench", "--quiet", *words)
     assert (status, out) == (1, "")
     assert err.startswith("error: ")
+    assert says in err
+
+
+# -- explanations --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Run folder of a model that was trained for an epoch."""
+    folder = tmp_path_factory.mktemp("trained")
+    write(planted(90), folder / "assay.tsv")
+    raw = one_model(folder, train={"epochs": 1})
+    ReporterRun(folder / "run", parse_config(raw, "it.yaml", ReporterConfig), tell=lambda line: None,
+                progress=False).run()
+    return folder / "run"
+
+
+def test_explain__one_command_a_part(terminal, trained):
+    status, out, err = terminal("explain", trained, "--n", "7", "--method", "gradient", "--fold", "test")
+    assert (status, err) == (0, "")
+    assert "attributions: 7 sequences of 41 bp …" in out
+    assert str(trained / "explain" / "report.html") in out
+    status, out, _ = terminal("motifs", trained, "--engine", "clusters", "--min-seqlets", "2", "--quiet")
+    assert status == 0
+    assert out.split() == ["report:", str(trained / "explain" / "report.html")]
+    status, out, _ = terminal("syntax", trained, "--words", "TGAC", "--words", "TATAAR", "--n-backgrounds", "3",
+                              "--max-gap", "2")
+    assert status == 0
+    assert "syntax: 2 motifs in 3 backgrounds" in out
+    status, out, _ = terminal("bench", "attribution", trained, "--methods", "gradient", "--n", "2", "--quiet")
+    assert status == 0
+    assert " gradient " in out
+    assert " random " in out
+    assert {"attributions.npz", "patterns.npz", "spacing.parquet", "methods.parquet"} <= {
+        path.name for path in (trained / "explain").iterdir()}
+    status, out, _ = terminal("report", trained)  # out of date by now, and of either kind of run
+    assert status == 0
+    assert "report: …" in out
+    assert 'id="contributions"' in (trained / "report.html").read_text()
+    assert "report: done before" in terminal("report", trained)[1]
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (("explain", "--method", "salience"), "no attribution method is called 'salience'; did you mean 'saliency'?"),
+    (("explain", "--genes", "seq1", "--genes", "sek2"), "1 of 2 names are not in this run of 90 sequences; first: "),
+    (("explain", "--track", "activty"), "no target is called 'activty' here; did you mean 'activity'?"),
+    (("motifs", "--database", "none.meme"), "none.meme"),
+    (("syntax", "--words", "T!"), "'T!', of which '!' is none"),
+    (("bench", "attribution", "--methods", "deeplft"), "no attribution method is called 'deeplft'; did you mean"),
+    (("bench", "attribution", "--others", "nowhere"), "nowhere/model is not a model folder"),
+])
+def test_explain__expected_error_is_one_message_and_status_1(terminal, trained, words, says):
+    n = 2 if words[0] == "bench" else 1
+    status, out, err = terminal(*words[:n], trained, *words[n:], "--quiet")
+    assert (status, out) == (1, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
     assert says in err
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 from ciscribe.cli import app
 
@@ -124,6 +125,14 @@ def n_examples(source: str) -> int:
                if isinstance(node, holders))
 
 
+@pytest.fixture
+def threads_as_before():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads_as_before")
 @pytest.mark.parametrize("path", EXECUTED, ids=page_id)
 def test_docs__python_blocks_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -5,8 +5,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def start(name, monkeypatch, *arguments):
@@ -40,8 +48,17 @@ def test_reporter_assay__beats_the_words_and_knows_where_a_site_counts(monkeypat
     assert found["place"] > 0.8
 
 
+def test_explain_model__points_at_the_true_sites(monkeypatch, capsys):
+    found = start("explain_model.py", monkeypatch)["found"]
+    assert "bases in a true site, of the top 5 % by deeplift: " in capsys.readouterr().out
+    assert 0.4 < found["prediction"] < 0.95
+    for method in ("deeplift", "ism"):
+        assert found[method] > max(3 * found["chance"], found["gradient"]), method
+        assert found[f"faithfulness of {method}"] > 0.5
+
+
 def test_examples__each_has_a_test():
-    tested = {"plot_locus.py", "own_model_as_oracle.py", "reporter_assay.py"}
+    tested = {"plot_locus.py", "own_model_as_oracle.py", "reporter_assay.py", "explain_model.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 

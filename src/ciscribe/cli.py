@@ -32,6 +32,10 @@ def _workflow() -> Any:
     return import_module("ciscribe.workflow.run")  # torch and Lightning load here, not at start
 
 
+def _explain() -> Any:
+    return import_module("ciscribe.workflow.explain")
+
+
 def _console() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
@@ -154,7 +158,7 @@ def elements(run_dir: Path, *, again: bool = False, quiet: bool = False) -> None
 
 @app.command
 def report(run_dir: Path, *, again: bool = False, quiet: bool = False) -> None:
-    """Write the report of a run folder: report.html.
+    """Write the report of a run folder, of genes or of a reporter assay, with what explains it: report.html.
 
     Parameters
     ----------
@@ -163,8 +167,7 @@ def report(run_dir: Path, *, again: bool = False, quiet: bool = False) -> None:
     again
         Write anew even when it is done.
     """
-    _step(run_dir, "report", again, quiet)
-    _finish(run_dir)
+    _finish(import_module("ciscribe.workflow.subject").open_run(run_dir, **_options(quiet)).run("report", again=again))
 
 
 @app.command
@@ -188,8 +191,10 @@ def reporter(config: Path, *, out: Out = None, again: bool = False, quiet: bool 
 
 @app.command
 def explain(run_dir: Path, *, method: str = "auto", genes: list[str] | None = None, fold: str = "all",
-            n: int | None = None, seed: int = 0, quiet: bool = False) -> None:
+            n: int | None = None, track: str | None = None, seed: int = 0, quiet: bool = False) -> None:
     """Show how much every base of a run's sequences matters to the prediction: explain/attributions.npz, report.html.
+
+    Motifs and syntax that were found before are removed, since they would not fit the new attributions.
 
     Parameters
     ----------
@@ -203,18 +208,20 @@ def explain(run_dir: Path, *, method: str = "auto", genes: list[str] | None = No
     fold
         train, valid, test or all.
     n
-        Most sequences; 1,000 unless given (60 of long windows).
+        Most sequences; 1,000 unless given (60 of windows of 5 kb or more).
+    track
+        Only this target; all unless given.
     seed
         Of references and of which sequences are taken.
     """
-    out = import_module("ciscribe.workflow.explain").explain(run_dir, method=method, genes=genes or (), fold=fold, n=n,
-                                                             seed=seed, **_options(quiet))
-    _finish(out)
+    _finish(_explain().explain(run_dir, method=method, genes=genes or (), fold=fold, n=n, track=track, seed=seed,
+                               **_options(quiet)))
 
 
 @app.command
 def motifs(run_dir: Path, *, database: list[Path] | None = None, engine: Literal["modisco", "clusters"] | None = None,
-           track: str | None = None, seed: int = 0, quiet: bool = False) -> None:
+           track: str | None = None, min_seqlets: int = 20, max_seqlets: int | None = None, seed: int = 0,
+           quiet: bool = False) -> None:
     """Find the motifs that a run's model responds to, what they resemble, and where they stand.
 
     Parameters
@@ -227,15 +234,18 @@ def motifs(run_dir: Path, *, database: list[Path] | None = None, engine: Literal
         modisco (TF-MoDISco; needs ``pip install 'ciscribe[motifs]'``) or clusters (ours, needs nothing).
     track
         Target that is explained; the first unless given.
+    min_seqlets
+        Fewest places of a motif.
+    max_seqlets
+        Most places that are clustered; 20,000 unless given (5,000 with clusters).
     """
-    out = import_module("ciscribe.workflow.explain").find_motifs(run_dir, database=database or (), engine=engine,
-                                                                 track=track, seed=seed, **_options(quiet))
-    _finish(out)
+    _finish(_explain().find_motifs(run_dir, database=database or (), engine=engine, track=track,
+                                   min_seqlets=min_seqlets, max_seqlets=max_seqlets, seed=seed, **_options(quiet)))
 
 
 @app.command
-def syntax(run_dir: Path, *, words: list[str] | None = None, max_gap: int = 60, n_backgrounds: int = 50, seed: int = 0,
-           quiet: bool = False) -> None:
+def syntax(run_dir: Path, *, words: list[str] | None = None, max_gap: int = 60, n_backgrounds: int | None = None,
+           seed: int = 0, quiet: bool = False) -> None:
     """Find the rules between the motifs of a run: who works with whom, at which distance, and where.
 
     Parameters
@@ -247,17 +257,16 @@ def syntax(run_dir: Path, *, words: list[str] | None = None, max_gap: int = 60, 
     max_gap
         Largest distance between two motifs, in bp.
     n_backgrounds
-        Shuffled sequences into which motifs are written.
+        Shuffled sequences into which motifs are written; 50 unless given (10 of windows of 5 kb or more).
     """
-    out = import_module("ciscribe.workflow.explain").find_syntax(run_dir, words=words or (), max_gap=max_gap,
-                                                                 n_backgrounds=n_backgrounds, seed=seed,
-                                                                 **_options(quiet))
-    _finish(out)
+    _finish(_explain().find_syntax(run_dir, words=words or (), max_gap=max_gap, n_backgrounds=n_backgrounds, seed=seed,
+                                   **_options(quiet)))
 
 
 @bench_app.command(name="attribution")
 def bench_attribution(run_dir: Path, *, methods: list[str] | None = None, others: list[Path] | None = None,
-                      n: int = 50, fold: str = "test", seed: int = 0, quiet: bool = False) -> None:
+                      n: int | None = None, fold: str = "test", track: str | None = None, seed: int = 0,
+                      quiet: bool = False) -> None:
     """Put attribution methods to the test: does the model bear them out, do they see its weights, do they repeat.
 
     Parameters
@@ -265,18 +274,18 @@ def bench_attribution(run_dir: Path, *, methods: list[str] | None = None, others
     run_dir
         Folder of a trained run.
     methods
-        Names as in `ciscribe explain`; five of them unless given.
+        Names as in `ciscribe explain`; five of them unless given. Those that do not support the model are left out.
     others
         Folders of runs of the same model, such as other seeds, to compare explanations with.
     n
-        Sequences.
+        Sequences; 50 unless given (10 of windows of 5 kb or more).
     fold
         train, valid, test or all.
+    track
+        Only this target; all unless given.
     """
-    module = import_module("ciscribe.workflow.explain")
-    given = {"methods": methods} if methods else {}
-    table, out = module.compare_attributions(run_dir, others=others or (), n=n, fold=fold, seed=seed, **given,
-                                             **_options(quiet))
+    table, out = _explain().compare_attributions(run_dir, methods=methods or (), others=others or (), n=n, fold=fold,
+                                                 track=track, seed=seed, **_options(quiet))
     _print_table(table)
     _finish(out)
 

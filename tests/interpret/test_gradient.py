@@ -1,12 +1,9 @@
-"""Explanations by backpropagation: right on functions of known answer, on every model of the zoo, honest where not."""
-
-from functools import partial
+"""Explanations by backpropagation: right on functions of known answer, honest where not; the zoo is in test_methods."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from zoo_cases import CASES as ZOO
 
 from ciscribe.errors import SchemaError, UnknownNameError, UnsupportedError
 from ciscribe.interpret.gradient import (
@@ -18,13 +15,19 @@ from ciscribe.interpret.gradient import (
 )
 from ciscribe.interpret.references import references, row_references
 from ciscribe.interpret.signals import modality_split, signal_attribution
-from ciscribe.models import registry
 from ciscribe.oracle import Oracle
 from ciscribe.results import contributions
 from ciscribe.sequence import one_hot_tensor
 
 B, L, T, S, BINS = 3, 29, 2, 5, 7
-FIRST = {key.split()[0]: key for key in reversed(ZOO)}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # tiny functions: threads would wait for each other
+    yield
+    torch.set_num_threads(before)
 
 
 def codes(n=B, length=L, letters=4, seed=0):
@@ -147,33 +150,6 @@ def test_smooth_grad__is_the_gradient_without_noise_and_close_to_it_with_little(
     little = smooth_grad(oracle, X, noise=0.02, n_samples=11)
     assert 0 < float(abs(little - plain).max()) < 0.1
     assert float(abs(smooth_grad(oracle, X, n_samples=3, seed=1) - smooth_grad(oracle, X, n_samples=3)).max()) > 0
-
-
-@pytest.mark.parametrize("key", [pytest.param(key, marks=pytest.mark.slow) if name == "expecto" else key  # 41,800 bp
-                                 for name, key in FIRST.items()])
-def test_zoo__every_model_is_explained_and_adds_up(key):
-    of = ZOO[key]
-    torch.manual_seed(0)
-    model = registry.create(key.split()[0], **of.arguments)
-    given = {"S": torch.rand(1, of.n_signals, of.signal_bins)} if of.n_signals else {}
-    given |= {"covariates": torch.randn(1, of.n_covariates)} if of.n_covariates else {}
-    oracle = Oracle(model, lambda output: of.readout(output)[:, 3:5], device="cpu")
-    X = codes(1, of.length)
-    for method in (gradient, partial(smooth_grad, n_samples=2), partial(expected_gradients, n_references=2)):
-        array = method(oracle, X, **given)
-        assert array.shape == (1, 4, of.length, 2)
-        assert np.isfinite(array.values).all()
-        assert (abs(array).max(("base", "position")) > 0).all()
-    start = references(X.numpy(), "shuffle", 1, 0)
-    change = oracle.predict(X, **given) - oracle.predict(start[:, 0], **given)
-    array = integrated_gradients(oracle, X, references=start, n_steps=5, tolerance=0.02, **given)
-    own = contributions(array, one_hot_tensor(X))
-    assert float(change.abs().min()) > 0
-    np.testing.assert_allclose(own.sum("position"), change, atol=0.02 * float(abs(own).sum("position").max()))
-
-
-def test_zoo__is_all_of_the_registry():
-    assert set(FIRST) == set(registry.names())
 
 
 @pytest.mark.parametrize(("cut", "what"), [

@@ -1,4 +1,3 @@
-import io
 import subprocess
 import sys
 from collections import Counter
@@ -11,10 +10,8 @@ from planted_motifs import REPRESSORS, planted_importance
 from ciscribe.errors import ConfigError, DependencyError, SchemaError, UnknownNameError
 from ciscribe.interpret.modisco import (
     discover_motifs,
-    from_arrays,
     merge_patterns,
     patterns_table,
-    to_arrays,
 )
 from ciscribe.interpret.patterns import Pattern, pattern_similarity
 from ciscribe.results import attribution_array
@@ -241,18 +238,3 @@ class TestTables:
         assert (table["information"] > 8).all()
         assert patterns_table([]).columns.equals(table.columns)
 
-    def test_arrays_through_a_file(self, clusters):
-        file = io.BytesIO()
-        np.savez(file, **to_arrays(clusters))
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as arrays:
-            again = from_arrays(arrays)
-        for a, b in zip(again, clusters, strict=True):
-            assert (a.name, a.motif.source) == (b.name, b.motif.source)
-            np.testing.assert_array_equal(a.motif.ppm, b.motif.ppm)
-            np.testing.assert_array_equal(a.cwm, b.cwm)
-            np.testing.assert_array_equal(a.hypothetical, b.hypothetical)
-            assert a.seqlets.equals(b.seqlets[list(a.seqlets.columns)])
-        assert from_arrays(to_arrays([])) == []
-        with pytest.raises(SchemaError, match="missing: cwm"):
-            from_arrays({k: v for k, v in to_arrays(clusters).items() if k != "cwm"})

@@ -32,7 +32,8 @@ def same(a, b, scale):
     np.testing.assert_allclose(a, b, atol=1e-5 * scale, rtol=0)
 
 
-@pytest.mark.parametrize("key", CASES)
+@pytest.mark.parametrize("key", [pytest.param(key, marks=pytest.mark.slow) if key == "expecto flanks" else key
+                                 for key in CASES])
 def test_predict_edited__equals_the_full_computation(key):
     model, _, X, extras = case(key)
     trained(model)

@@ -15,7 +15,7 @@ from numpy import ndarray
 from ciscribe.data.grammar import WorldOracle
 from ciscribe.sequence import reverse_complement_codes
 
-_ROLES = {"pioneer": (2, 0.65), "activator": (5, 0.5), "repressor": (1, 0.15), "insulator": (1, 0.1), "core": (3, 0.35)}
+_ROLES = {"pioneer": (2, 0.65), "activator": (5, 0.5), "repressor": (1, 0.4), "insulator": (1, 0.1), "core": (3, 0.35)}
 """Of each role: how many sites a sequence may get, and how probable each is."""
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Shaped
 from numpy import ndarray
 from torch import Tensor
 
-from ciscribe.errors import UnknownNameError, UnsupportedError, nearest
+from ciscribe.errors import ConfigError, UnknownNameError, UnsupportedError, nearest
 from ciscribe.interpret import deeplift, gradient
 from ciscribe.oracle import Oracle
 from ciscribe.perturb import mutagenesis
@@ -30,6 +30,20 @@ AUTO = ("deeplift", "corrected_gradient", "ism")
 """What ``method="auto"`` tries, in this order, until one supports the model."""
 
 
+def method_name(name: str) -> str:
+    """Name in `METHODS` of a method that may go by an alias, such as ``deepshap``.
+
+    Raises
+    ------
+    UnknownNameError
+        Listing the names.
+    """
+    found = ALIASES.get(name, name)
+    if found not in METHODS:
+        raise UnknownNameError(f"no attribution method is called {name!r}; {nearest(name, [*METHODS, *ALIASES])}")
+    return found
+
+
 def attribute(oracle: Oracle, X: Shaped[Tensor, "B ..."] | Shaped[ndarray, "B ..."], S: Tensor | None = None,
               covariates: Tensor | None = None, *, method: str = "auto", batch_size: int = 64, seed: int = 0,
               progress: bool = False, regions: Sequence[str] | None = None, **options: Any) -> xr.DataArray:
@@ -43,7 +57,7 @@ def attribute(oracle: Oracle, X: Shaped[Tensor, "B ..."] | Shaped[ndarray, "B ..
         One of `METHODS` or `ALIASES`; ``"auto"`` takes the first of `AUTO` that supports the model: DeepSHAP for
         networks whose layers all have a rule, corrected gradients for other networks, mutagenesis for the rest.
     **options
-        Further arguments of the method.
+        Further arguments of the method; they need its name.
 
     Returns
     -------
@@ -55,18 +69,19 @@ def attribute(oracle: Oracle, X: Shaped[Tensor, "B ..."] | Shaped[ndarray, "B ..
     ------
     UnknownNameError
         Listing the names.
+    ConfigError
+        For options of a method that is not named.
     UnsupportedError
         When the method has no answer for the model.
     """
     given = {"batch_size": batch_size, "seed": seed, "progress": progress, "regions": regions} | options
-    if method == "auto":
-        for name in AUTO[:-1]:
-            try:
-                return METHODS[name](oracle, X, S, covariates, **given)
-            except UnsupportedError:
-                continue
-        method = AUTO[-1]
-    name = ALIASES.get(method, method)
-    if name not in METHODS:
-        raise UnknownNameError(f"no attribution method is called {method!r}; {nearest(method, [*METHODS, *ALIASES])}")
-    return METHODS[name](oracle, X, S, covariates, **given)
+    if method != "auto":
+        return METHODS[method_name(method)](oracle, X, S, covariates, **given)
+    if options:
+        raise ConfigError(f"{', '.join(options)}: options belong to one method, and auto may take any; name the method")
+    for name in AUTO[:-1]:
+        try:
+            return METHODS[name](oracle, X, S, covariates, **given)
+        except UnsupportedError:
+            continue
+    return METHODS[AUTO[-1]](oracle, X, S, covariates, **given)

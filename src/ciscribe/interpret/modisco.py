@@ -1,7 +1,7 @@
 """Motif discovery: what the places have in common that a model pays attention to."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ciscribe.card import Card
 from ciscribe.errors import ConfigError, DependencyError, SchemaError, UnknownNameError, nearest
-from ciscribe.interpret.patterns import SEQLET_COLUMNS, Pattern, pattern_similarity
+from ciscribe.interpret.patterns import Pattern, pattern_similarity
 from ciscribe.interpret.seqlets import SHARES, call_seqlets
 from ciscribe.results import check_attribution_array
 from ciscribe.schema import Motif
@@ -284,52 +284,6 @@ def patterns_table(patterns: Sequence[Pattern]) -> pd.DataFrame:
                      bits, p.seqlets["contribution"].mean()))
     return pd.DataFrame(rows, columns=pd.Index(["motif", "sign", "seqlets", "regions", "width", "consensus",
                                                 "information", "contribution"]))
-
-
-_MATRICES = ("ppm", "cwm", "hypothetical")
-
-
-def to_arrays(patterns: Sequence[Pattern]) -> dict[str, ndarray]:
-    """Patterns as arrays without objects, for one ``numpy.savez`` file; `from_arrays` reads them back.
-
-    Returns
-    -------
-    dict
-        ``name``, ``source``, ``width``, ``n_seqlets`` with one entry a pattern; the matrices side by side
-        ``(4, sum of widths)``; the columns of the seqlets one below the other.
-    """
-    arrays = {"name": np.array([p.name for p in patterns], dtype=str),
-              "source": np.array([p.motif.source for p in patterns], dtype=str),
-              "width": np.array([p.cwm.shape[1] for p in patterns], dtype=np.int64),
-              "n_seqlets": np.array([len(p.seqlets) for p in patterns], dtype=np.int64)}
-    for key in _MATRICES:
-        parts = [p.motif.ppm if key == "ppm" else getattr(p, key) for p in patterns]
-        arrays[key] = np.concatenate([np.empty((4, 0)), *parts], axis=1)
-    for column in SEQLET_COLUMNS:
-        empty = np.empty(0, dtype={"strand": "<U1", "contribution": np.float64}.get(column, np.int64))
-        arrays[column] = np.concatenate([empty, *(p.seqlets[column].to_numpy(empty.dtype) for p in patterns)])
-    return arrays
-
-
-def from_arrays(arrays: Mapping[str, ndarray]) -> list[Pattern]:
-    """Read patterns back from what `to_arrays` made.
-
-    Raises
-    ------
-    SchemaError
-        When an array is missing.
-    """
-    missing = [k for k in ("name", "source", "width", "n_seqlets", *_MATRICES, *SEQLET_COLUMNS) if k not in arrays]
-    if missing:
-        raise SchemaError(f"patterns need the arrays of to_arrays(); missing: {', '.join(missing)}")
-    columns, rows = np.cumsum(arrays["width"])[:-1], np.cumsum(arrays["n_seqlets"])[:-1]
-    if not len(arrays["name"]):
-        return []
-    ppm, cwm, hypothetical = (np.split(arrays[key], columns, axis=1) for key in _MATRICES)
-    seqlets = {c: np.split(arrays[c], rows) for c in SEQLET_COLUMNS}
-    return [Pattern(Motif(str(name), ppm[i], str(arrays["source"][i])), cwm[i], hypothetical[i],
-                    pd.DataFrame({c: parts[i] for c, parts in seqlets.items()}))
-            for i, name in enumerate(arrays["name"])]
 
 
 def _data(X: Shaped[Tensor, "B ..."] | Shaped[ndarray, "B ..."], attributions: xr.DataArray, track: int | str

@@ -14,6 +14,7 @@ from ciscribe.models import registry
 from ciscribe.report import sections as parts
 from ciscribe.report.build import build_report
 from ciscribe.report.markup import number_text, table_html
+from ciscribe.report.run import explanation
 from ciscribe.train.sequence_baselines import CARDS
 
 
@@ -25,6 +26,7 @@ def write_reporter_report(folder: Path, config: ReporterConfig, *, notes: Sequen
     main = config.model.name
     n = sum(part["n"] for part in metrics["split"].values())
     numbers = config.task == "regression"
+    explained, methods = explanation(folder)
     build_report(
         folder / "report.html", title=config.report.title or config.name,
         subtitle=f"{main} on {n:,} sequences, {len(metrics['targets'])} "
@@ -35,9 +37,10 @@ def write_reporter_report(folder: Path, config: ReporterConfig, *, notes: Sequen
             parts.metrics_section(metrics, unit="sequence"),
             parts.accuracy_section(predictions, units=units, unit="sequence", what="activity",
                                    where=f"on test sequences, {_apart(metrics)}") if numbers else None,
+            *explained,
             parts.training_section(pd.read_csv(folder / "log.csv")),
         ],
-        cards=_cards(metrics), provenance=json.loads((folder / "provenance.json").read_text()))
+        cards=[*_cards(metrics), *methods], provenance=json.loads((folder / "provenance.json").read_text()))
 
 
 def _tiles(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -1,7 +1,9 @@
 """The report of a run: what its folder holds, put together as sections."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,12 +13,16 @@ from ciscribe.config import RunConfig
 from ciscribe.data.windows import WindowStore
 from ciscribe.elements import benchmark as element_benchmark
 from ciscribe.elements import call, peaks
+from ciscribe.interpret.cards import CARDS as INTERPRETATION
 from ciscribe.io.bed import read_bed
 from ciscribe.io.chroms import reconcile
 from ciscribe.models import registry
 from ciscribe.plot.tracks import Locus
+from ciscribe.provenance import checksum
 from ciscribe.report import sections as parts
 from ciscribe.report.build import build_report
+from ciscribe.report.explain import explain_sections
+from ciscribe.report.explain_files import read_explanation
 from ciscribe.report.markup import number_text
 from ciscribe.train.baselines import CARDS
 
@@ -33,6 +39,7 @@ def write_run_report(folder: Path, config: RunConfig, store: WindowStore) -> Non
         for n in ("benchmark", "benchmark_curves", "benchmark_links", "sufficiency_necessity")
     }
     main = config.model.name
+    explained, methods = explanation(folder)
     build_report(
         folder / "report.html",
         title=config.report.title or config.name,
@@ -53,11 +60,27 @@ def write_run_report(folder: Path, config: RunConfig, store: WindowStore) -> Non
                 main=main,
             ),
             parts.truncation_section(metrics),
+            *explained,
             parts.training_section(pd.read_csv(folder / "log.csv")),
         ],
-        cards=_cards(metrics, main, tables["benchmark"]),
+        cards=[*_cards(metrics, main, tables["benchmark"]), *methods],
         provenance=json.loads((folder / "provenance.json").read_text()),
     )
+
+
+def explanation(folder: Path) -> tuple[list[parts.Section | None], list[Card]]:
+    """Sections of the explanation of a run and cards of its methods; none where its model was trained anew since."""
+    record = folder / "explain" / "provenance.json"
+    state = json.loads(record.read_text()) if record.is_file() else {}
+    if "model" in state and state["model"] != checksum(folder / "model" / "model.safetensors"):
+        return [], []
+    return explain_sections(read_explanation(folder / "explain")), explanation_cards(state)
+
+
+def explanation_cards(state: Mapping[str, Any]) -> list[Card]:
+    """Cards of the methods that the ``provenance.json`` of an explanation names."""
+    used = {name for part in state.values() if isinstance(part, Mapping) for name in part.get("methods", ())}
+    return [card for card in INTERPRETATION if card.name in used]
 
 
 def _tiles(
