@@ -259,8 +259,12 @@ class Oracle:
 
         Examples
         --------
-        >>> with oracle.evaluating(gradients=True) as ask:                              # doctest: +SKIP
-        ...     ask(X.requires_grad_())[:, 0].sum().backward()
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4 * 7, 1))
+        >>> X = torch.zeros(1, 4, 7, requires_grad=True)
+        >>> with Oracle(model, device="cpu").evaluating(gradients=True) as ask:
+        ...     ask(X).sum().backward()
+        >>> X.grad.shape, model[1].weight.grad
+        (torch.Size([1, 4, 7]), None)
         """
         def ask(X: Tensor, S: Tensor | None = None, covariates: Tensor | None = None, keep: Tensor | None = None
                 ) -> Tensor:

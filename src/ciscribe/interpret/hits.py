@@ -24,7 +24,7 @@ from ciscribe.sequence import codes_of, one_hot
 
 CARD = Card(
     name="hit-caller",
-    kind="attribution",
+    kind="interpretation",
     summary="Explains the importance of all bases by as few instances of the model's own patterns as possible.",
     paper="own implementation of the problem posed by Fi-NeMo, https://github.com/kundajelab/Fi-NeMo; solved as in "
           "Beck & Teboulle, SIAM J Imaging Sci 2009, doi:10.1137/080716542 (FISTA)",

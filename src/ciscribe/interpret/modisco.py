@@ -31,7 +31,7 @@ _OURS = ("Patterns of one sign whose contribution weight matrices have a cosine 
 CARDS = (
     Card(
         name="tf-modisco",
-        kind="attribution",
+        kind="interpretation",
         summary="Finds motifs by clustering the places that a model pays attention to (TF-MoDISco).",
         paper="Shrikumar et al. 2018, arXiv:1811.00416",
         code="kundajelab/tfmodisco, the installed release of modisco-lite: modiscolite.tfmodisco.seqlets_to_patterns",
@@ -47,7 +47,7 @@ CARDS = (
     ),
     Card(
         name="seqlet-clusters",
-        kind="attribution",
+        kind="interpretation",
         summary="Finds motifs by average-linkage clustering of the places that a model pays attention to.",
         paper="own; a light stand-in for TF-MoDISco, Shrikumar et al. 2018, arXiv:1811.00416",
         code="own",

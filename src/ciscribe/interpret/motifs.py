@@ -16,6 +16,7 @@ from warnings import warn
 import numba
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float, Int, Shaped, UInt8
 from memelite import tomtom
 from numpy import ndarray
@@ -30,7 +31,7 @@ from ciscribe.sequence import BASES, N, codes_of
 
 SCAN_CARD = Card(
     name="pwm-scan",
-    kind="attribution",
+    kind="interpretation",
     summary="Finds where a motif matches a sequence better than chance allows.",
     paper="Grant, Bailey & Noble, Bioinformatics 2011, doi:10.1093/bioinformatics/btr064 (FIMO); Staden, "
           "Bioinformatics 1989, doi:10.1093/bioinformatics/5.2.89 (exact p-values)",
@@ -44,7 +45,7 @@ SCAN_CARD = Card(
 )
 MATCH_CARD = Card(
     name="tomtom",
-    kind="attribution",
+    kind="interpretation",
     summary="Finds the known motifs that a new one resembles.",
     paper="Gupta et al., Genome Biology 2007, doi:10.1186/gb-2007-8-2-r24 (TOMTOM)",
     code="jmschrei/memesuite-lite, the installed release of memelite: memelite.tomtom",
@@ -352,7 +353,11 @@ def match_motifs(patterns: Sequence[Pattern] | Sequence[Motif], database: Sequen
                              for c in MATCH_COLUMNS})
     spans = [informative_span(q, min_information) for q in queries]
     trimmed = [q.ppm[:, start:end] for q, (start, end) in zip(queries, spans, strict=True)]
-    p, _, offset, overlap, turned = tomtom(trimmed, [m.ppm for m in database])
+    n_threads = torch.get_num_threads()
+    try:
+        p, _, offset, overlap, turned = tomtom(trimmed, [m.ppm for m in database])
+    finally:
+        torch.set_num_threads(n_threads)  # memelite's threads may raise it
     p = np.clip(p, 0, 1)
     rows = []
     for i, (query, (first, _)) in enumerate(zip(queries, spans, strict=True)):

@@ -13,7 +13,7 @@ from ciscribe.errors import SchemaError
 from ciscribe.interpret.arrangement import with_q
 
 CARD = Card(
-    name="periodicity", kind="attribution",
+    name="periodicity", kind="interpretation",
     summary="Tells whether a spacing curve rises and falls with the turn of the DNA helix.",
     paper="least-squares spectrum: Lomb, Astrophysics and Space Science 39:447 (1976), doi:10.1007/BF00648343; "
           "red-noise null: Allen & Smith, Journal of Climate 9:3373 (1996), "

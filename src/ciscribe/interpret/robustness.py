@@ -335,10 +335,10 @@ def faithfulness(oracle: Oracle, X: Shaped[Tensor, "B ..."] | Shaped[ndarray, "B
 
 def compare_methods(oracle: Oracle, X: Shaped[Tensor, "B ..."] | Shaped[ndarray, "B ..."], attributions: Attributions,
                     S: Tensor | None = None, covariates: Tensor | None = None, *, reference: str = "ism",
-                    seconds: Mapping[str, float] | None = None, fractions: Sequence[float] = FRACTIONS,
-                    fill: Literal["shuffle", "N"] = "shuffle", n_fills: int = 5, controls: Sequence[str] = (RANDOM,),
-                    batch_size: int = 64, n_bootstrap: int = 1000, seed: int = 0, progress: bool = False
-                    ) -> pd.DataFrame:
+                    measured: Faithfulness | None = None, seconds: Mapping[str, float] | None = None,
+                    fractions: Sequence[float] = FRACTIONS, fill: Literal["shuffle", "N"] = "shuffle",
+                    n_fills: int = 5, controls: Sequence[str] = (RANDOM,), batch_size: int = 64,
+                    n_bootstrap: int = 1000, seed: int = 0, progress: bool = False) -> pd.DataFrame:
     """Rank attribution methods by how well the model bears them out.
 
     Parameters
@@ -348,6 +348,8 @@ def compare_methods(oracle: Oracle, X: Shaped[Tensor, "B ..."] | Shaped[ndarray,
     reference
         Name of the attribution that the others are correlated with: saturation mutagenesis, which asks the model
         directly. Where it is not among them, ``agreement`` is NaN.
+    measured
+        What `faithfulness` gave for the same arguments, so that the model is not asked again.
     seconds
         What each method took.
 
@@ -359,9 +361,11 @@ def compare_methods(oracle: Oracle, X: Shaped[Tensor, "B ..."] | Shaped[ndarray,
         order), ``agreement, agreement_low, agreement_high`` (mean Pearson correlation of contributions with the
         reference), ``seconds``.
     """
-    areas = faithfulness(oracle, X, attributions, S, covariates, fractions=fractions, fill=fill, n_fills=n_fills,
-                         controls=controls, batch_size=batch_size, n_bootstrap=n_bootstrap, seed=seed,
-                         progress=progress).areas
+    if measured is None:
+        measured = faithfulness(oracle, X, attributions, S, covariates, fractions=fractions, fill=fill,
+                                n_fills=n_fills, controls=controls, batch_size=batch_size, n_bootstrap=n_bootstrap,
+                                seed=seed, progress=progress)
+    areas = measured.areas
     codes, agreement = _codes(X), {}
     if reference in attributions:
         values, names = _contributions(attributions, codes), _tracks(attributions)

@@ -11,7 +11,7 @@ from ciscribe.errors import ConfigError, SchemaError
 
 CARD = Card(
     name="seqlets",
-    kind="attribution",
+    kind="interpretation",
     summary="Calls the short windows of a sequence whose summed importance stands out of the rest.",
     paper="Shrikumar et al. 2018, arXiv:1811.00416 (TF-MoDISco)",
     differences=(

@@ -34,12 +34,12 @@ _ROUNDS, _STEPS = 4, 300
 
 CARDS = {
     "syntax_surrogate": Card(
-        name="syntax_surrogate", kind="attribution",
+        name="syntax_surrogate", kind="interpretation",
         summary="Linear regression on the strengths of motif instances and on products of pairs by their spacing.",
         paper="own; ridge: Hoerl & Kennard 1970, doi:10.1080/00401706.1970.10488634; lasso: Tibshirani 1996, "
               "doi:10.1111/j.2517-6161.1996.tb02080.x", code="written by us on scikit-learn"),
     "local_surrogate": Card(
-        name="local_surrogate", kind="attribution",
+        name="local_surrogate", kind="interpretation",
         summary="Additive or pairwise effects of the bases of one sequence, fitted to thousands of its mutants.",
         paper="Seitz, McCandlish, Kinney & Koo, Nature Machine Intelligence 6:701 (2024) (SQUID), "
               "doi:10.1038/s42256-024-00851-5",
@@ -50,7 +50,7 @@ CARDS = {
                      "Pairs are those within a window."),
         n_policy="an N is not mutated and has no effect"),
     "two_factor_occupancy": Card(
-        name="two_factor_occupancy", kind="attribution",
+        name="two_factor_occupancy", kind="interpretation",
         summary="Expression as the chance that two factors, which may help or hinder each other, sit on the DNA.",
         paper="Bintu et al., Current Opinion in Genetics & Development 15:116 (2005), doi:10.1016/j.gde.2005.02.007",
         differences=("Binding energies are linear in motif scores, with fitted slope and offset.",)),

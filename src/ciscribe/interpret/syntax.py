@@ -39,7 +39,7 @@ Grammar = Motif | Pattern | str
 Layout = list[tuple[int, ndarray]]  # start and codes of what is written into a background; 4 keeps its base
 
 CARD = Card(
-    name="syntax", kind="attribution",
+    name="syntax", kind="interpretation",
     summary="Motifs written into backgrounds in every number, place, order, orientation and distance, base by base.",
     paper="Avsec et al., Nature Genetics 53:354 (2021), doi:10.1038/s41588-021-00782-6; Koo et al., PLoS "
           "Computational Biology 17:e1008925 (2021), doi:10.1371/journal.pcbi.1008925",

@@ -18,7 +18,8 @@ CARD = Card(
     paper="Kelley et al., Genome Research 2018, doi:10.1101/gr.227819.117",
     code="calico/basenji@76ff5b6:basenji/seqnn.py, basenji/layers.py, manuscripts/genome_research2018/params.txt",
     licence="MIT (ours); published weights Apache-2.0",
-    input_length=131_072, receptive_field=32_871, resolution=128, crop=4_096, attribution=("gradient", "ism", "deeplift"),
+    input_length=131_072, receptive_field=32_871, resolution=128, crop=4_096,
+    attribution=("gradient", "ism", "deeplift"),
     differences=(
         "Plain batch normalization (eps 1e-3) instead of batch renormalization; both are the same function at test.",
         "Any length that fills its bins is read; the publication reads 131,072 bp.",

@@ -18,7 +18,8 @@ CARD = Card(
     paper="Kelley, PLoS Comput Biol 2020, doi:10.1371/journal.pcbi.1008050",
     code="calico/basenji@74b8671:manuscripts/cross2020/params_human.json, basenji/blocks.py",
     licence="MIT (ours); published weights Apache-2.0",
-    input_length=131_072, receptive_field=54_918, resolution=128, crop=8_192, attribution=("gradient", "ism", "deeplift"),
+    input_length=131_072, receptive_field=54_918, resolution=128, crop=8_192,
+    attribution=("gradient", "ism", "deeplift"),
     differences=(
         "One head a model, as the published weights are kept; both species trained together is two models that share "
         "a trunk.",

@@ -51,7 +51,7 @@ from ciscribe.sequence import codes_of, dinucleotide_shuffle
 Span = tuple[int, int]
 
 CARD = Card(
-    name="context_tests", kind="attribution",
+    name="context_tests", kind="interpretation",
     summary="Keeps, moves, copies or destroys whole regulatory elements of a sequence and asks what that does to the "
             "prediction.",
     paper="Toneyan & Koo 2024, Nat Genet 56:2517, doi:10.1038/s41588-024-01923-3 (CREME)",

@@ -28,14 +28,14 @@ ORIENTATIONS = ("++", "+-", "-+", "--")
 
 CARDS = {
     "global_importance": Card(
-        name="global_importance", kind="attribution",
+        name="global_importance", kind="interpretation",
         summary="Puts a motif into many random backgrounds and asks how much the prediction rises on average.",
         paper="Koo et al. 2021, PLoS Comput Biol 17:e1008925, doi:10.1371/journal.pcbi.1008925",
         differences=("Each background is its own control, and the mean difference has a standard error and a paired "
                      "t-test.",),
         n_policy="an N in a pattern keeps the base of the background"),
     "spacing": Card(
-        name="spacing", kind="attribution",
+        name="spacing", kind="interpretation",
         summary="Puts two motifs into backgrounds at every distance and orientation and asks what they do beyond the "
                 "sum of both.",
         paper="in silico distance analysis: Avsec et al. 2021, Nat Genet 53:354, doi:10.1038/s41588-021-00782-6 "
@@ -45,7 +45,7 @@ CARDS = {
                      "All four orientations; distances are gaps between the edges of the motifs.",),
         n_policy="an N in a motif keeps the base of the background"),
     "double_mutants": Card(
-        name="double_mutants", kind="attribution",
+        name="double_mutants", kind="interpretation",
         summary="Changes two bases at once and asks what that does beyond the sum of both changes.",
         paper="deep feature interaction maps ask the same: Greenside et al. 2018, Bioinformatics 34:i629, "
               "doi:10.1093/bioinformatics/bty575",

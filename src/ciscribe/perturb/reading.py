@@ -64,10 +64,6 @@ def before_after(oracle: Oracle, X: Sequences, X_edited: Sequences, S: Tensor | 
     ------
     SchemaError
         When the two differ in their number of sequences, or their readings in shape.
-
-    Examples
-    --------
-    >>> before_after(oracle, X, insert(X, "TGACTCA"), func=gradient_x_input).effect     # doctest: +SKIP
     """
     codes, edited = codes_of(X), codes_of(X_edited)
     if len(codes) != len(edited):

@@ -402,8 +402,9 @@ def compare_attributions(folder: str | Path, *, methods: Sequence[str] = (), oth
     oracle, codes, S, covariates = of.inputs
     given: dict[str, Any] = {"S": S, "covariates": covariates, "seed": seed}
     asking = given | {"batch_size": of.batch_size, "progress": progress}
-    tables = {"faithfulness": robustness.faithfulness(oracle, codes, maps, **asking).curves,
-              "methods": robustness.compare_methods(oracle, codes, maps, seconds=seconds, **asking)}
+    measured = robustness.faithfulness(oracle, codes, maps, **asking)
+    tables = {"faithfulness": measured.curves,
+              "methods": robustness.compare_methods(oracle, codes, maps, measured=measured, seconds=seconds, **asking)}
     few = of.take(np.arange(min(10, len(codes))))
     checks = []
     for name in maps:
