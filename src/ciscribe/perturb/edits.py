@@ -17,6 +17,7 @@ from ciscribe.oracle import Oracle
 from ciscribe.perturb.local import Difference, Tape
 from ciscribe.sequence import N, codes_of, one_hot_tensor
 
+_POSITIONS = 2**17  # of the edited sequences of a batch of differences, at least
 _ROUNDING = 1e-3  # of 1 + the largest output: a few edits may differ by this between the two ways
 
 
@@ -78,7 +79,7 @@ def predict_edited(oracle: Oracle, X: Shaped[Tensor, "B ..."] | Shaped[ndarray, 
     S, covariates
         Further inputs of the unedited sequences, ``(B, ...)``; an edit does not change them.
     batch_size
-        Edited sequences a forward pass.
+        Edited sequences a forward pass; where only differences are computed, more of short sequences.
     fast
         False predicts every edited sequence in full. The fast way is compared with that on a few edits first, and
         not taken where they differ by more than rounding.
@@ -101,9 +102,9 @@ def predict_edited(oracle: Oracle, X: Shaped[Tensor, "B ..."] | Shaped[ndarray, 
         return np.zeros((0, y.shape[1]), np.float32)
     order = np.lexsort((edits.start, edits.row))
     ordered = Edits._make(field[order] for field in edits)
-    batches = _batches(ordered, batch_size)
     with oracle.evaluating() as ask:
-        work = _Work(oracle, ask, codes, (S, covariates))
+        work = _Work(oracle, ask, codes, (S, covariates), batch_size)
+        batches = _batches(ordered, max(batch_size, _POSITIONS // codes.shape[1]) if fast else batch_size)
         fast = fast and work.follows(*max(batches, key=lambda batch: len(batch[1].row)))
         out = work.run(batches, fast, progress)
     made = np.empty((n, out[0].shape[1]), np.float32)
@@ -133,8 +134,9 @@ def _take(extras: tuple[Tensor | None, ...], rows: Any) -> list[Tensor | None]:
 class _Work:
     """The sequences, and a model that is ready to answer: in full, or for differences to a block of sequences."""
 
-    def __init__(self, oracle: Oracle, ask: Callable[..., Tensor], codes: ndarray, extras: tuple[Tensor | None, ...]):
-        self.oracle, self.ask, self.codes, self.extras = oracle, ask, codes, extras
+    def __init__(self, oracle: Oracle, ask: Callable[..., Tensor], codes: ndarray, extras: tuple[Tensor | None, ...],
+                 batch_size: int):
+        self.oracle, self.ask, self.codes, self.extras, self.batch_size = oracle, ask, codes, extras, batch_size
         self.local = threading.local()  # tape of the block that a thread is working on
 
     def run(self, batches: list[tuple[ndarray, Edits]], fast: bool, progress: bool) -> list[Tensor]:
@@ -158,7 +160,11 @@ class _Work:
         """Predict one batch, on the CPU."""
         with torch.inference_mode():
             y = self.differences(block, edits) if fast and len(edits.row) > 2 * len(block) else None
-            return (self.in_full(edits) if y is None else y).float().cpu()
+            if y is None:
+                parts = range(0, len(edits.row), self.batch_size)
+                y = torch.cat([self.in_full(Edits._make(field[i:i + self.batch_size] for field in edits))
+                               for i in parts])
+            return y.float().cpu()
 
     def in_full(self, edits: Edits) -> Tensor:
         """Predict the edited sequences as they are."""
