@@ -286,7 +286,7 @@ def bench_attribution(run_dir: Path, *, methods: list[str] | None = None, others
     """
     table, out = _explain().compare_attributions(run_dir, methods=methods or (), others=others or (), n=n, fold=fold,
                                                  track=track, seed=seed, **_options(quiet))
-    _print_table(table)
+    _print_table(table[["method", "track", "insertion", "deletion", "gap", "agreement", "seconds"]])
     _finish(out)
 
 
