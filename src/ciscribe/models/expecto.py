@@ -45,7 +45,7 @@ CARD = Card(
     summary="Predicts a gene's expression per tissue from 40 kb around its start, through predicted chromatin that "
             "fades with distance.",
     paper=_PAPER, code="FunctionLab/ExPecto@1b89458:chromatin.py, train.py, predict.py", licence=_LICENCE,
-    input_length=40_000, receptive_field=41_800, resolution=200, attribution=("gradient", "ism", "deeplift"),
+    input_length=40_000, receptive_field=41_800, resolution=200, attribution=("gradient", "ism"),
     differences=(
         "Sequences are read 5'→3' of the gene with its start at L // 2, so that distances need no flipping.",
         "The head is solved in closed form or trained by gradient; the published linear booster stops before it gets "
