@@ -31,6 +31,24 @@ def overlap_bp(intervals: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
     return covered.fillna(0).to_numpy(dtype=np.int64)
 
 
+def overlapping(intervals: pd.DataFrame, others: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of `intervals` and of `others`, by place, that share at least one base; int64, sorted by the first.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"chrom": "chr1", "start": [0, 10], "end": [5, 20]})
+    >>> [rows.tolist() for rows in overlapping(table, table.assign(start=[4, 20], end=[11, 30]))]
+    [[0, 1], [0, 0]]
+    """
+    if not len(intervals) or not len(others):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    left, right = (table.loc[:, ["chrom", "start", "end"]].reset_index(drop=True) for table in (intervals, others))
+    found = bioframe.overlap(left, right, how="inner", return_input=False, return_index=True)
+    i, j = (found[name].to_numpy(np.int64) for name in ("index", "index_"))
+    order = np.lexsort((j, i))
+    return i[order], j[order]
+
+
 def total_bp(intervals: pd.DataFrame) -> int:
     """Count the bp in the union of the intervals."""
     merged = merge(intervals)

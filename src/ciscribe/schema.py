@@ -22,6 +22,7 @@ GENE_COLUMNS = ("chrom", "start", "end", "strand", "gene_id", "gene_name", "tss"
 ELEMENT_COLUMNS = ("chrom", "start", "end", "gene_id", "cell", "score", "score_sd", "effect", "evidence")
 LINK_COLUMNS = ("chrom", "start", "end", "gene_id", "cell", "distance", "score")
 VARIANT_COLUMNS = ("chrom", "pos", "ref", "alt")
+EFFECT_COLUMNS = (*VARIANT_COLUMNS, "name", "track", "gene_id")
 HIT_COLUMNS = ("chrom", "start", "end", "strand", "motif", "score", "p_value", "region")
 STRANDS = ("+", "-", ".")
 
@@ -165,6 +166,19 @@ def check_variants(table: pd.DataFrame) -> None:
     for column in ("ref", "alt"):
         bad = ~table[column].astype(str).str.fullmatch("[ACGTN]+")
         _rows(table, bad, f"have something other than letters of ACGTN as {column}", "variants")
+
+
+def check_effects(table: pd.DataFrame) -> None:
+    """Effects of variants: ``chrom, pos, ref, alt, name, track, gene_id`` and scores; one row a variant, track, gene.
+
+    Scores are alternative minus reference: positive where the alternative allele raises the output. `gene_id` is
+    ``.`` where the output belongs to no gene.
+    """
+    _columns(table, EFFECT_COLUMNS, "effects")
+    check_variants(table)
+    for column in ("track", "gene_id"):
+        _rows(table, table[column].isna(), f"have no {column}", "effects")
+    _rows(table, table.duplicated(list(EFFECT_COLUMNS)), "repeat a variant, track and gene", "effects")
 
 
 def check_expression(table: pd.DataFrame) -> None:

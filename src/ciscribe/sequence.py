@@ -5,6 +5,7 @@ channels in the same order and four zeros for code 4.
 """
 
 from itertools import product
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,6 +24,19 @@ for _i, _base in enumerate(BASES):
     _ENCODE[ord(_base)] = _ENCODE[ord(_base.lower())] = _i
 _DECODE = np.frombuffer(b"ACGTN", dtype=np.uint8)
 _COMPLEMENT = np.array([3, 2, 1, 0, 4], dtype=np.uint8)
+
+
+class Reference(Protocol):
+    """A genome that can be asked for its bases, wherever it lies: `ciscribe.io.genome.Genome`, `MemoryGenome`."""
+
+    @property
+    def chrom_sizes(self) -> dict[str, int]:
+        """Length of each chromosome in bp."""
+        ...
+
+    def fetch(self, chrom: str, start: int, end: int) -> UInt8[ndarray, " L"]:
+        """Codes of ``chrom:start-end``; positions off the chromosome are 4 (N)."""
+        ...
 
 
 def encode(sequence: str | bytes) -> UInt8[ndarray, " L"]:

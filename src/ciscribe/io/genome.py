@@ -148,6 +148,45 @@ class Genome:
         )
 
 
+class MemoryGenome:
+    """Sequences in memory, asked in the way of a `Genome`.
+
+    Parameters
+    ----------
+    sequences
+        Name → codes.
+    """
+
+    def __init__(self, sequences: Mapping[str, UInt8[ndarray, " L"]]) -> None:
+        for codes in sequences.values():
+            check_codes(codes)
+        self._sequences = dict(sequences)
+
+    @property
+    def chrom_sizes(self) -> dict[str, int]:
+        """Length of each sequence in bp."""
+        return {name: len(codes) for name, codes in self._sequences.items()}
+
+    def fetch(self, chrom: str, start: int, end: int) -> UInt8[ndarray, " L"]:
+        """Codes of ``chrom:start-end``, always ``end - start`` of them; positions off either end are 4 (N).
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such sequence.
+        ValueError
+            If `end` lies before `start`.
+        """
+        if chrom not in self._sequences:
+            raise UnknownNameError(f"there is no sequence '{chrom}'; {nearest(chrom, self._sequences)}")
+        if end < start:
+            raise ValueError(f"fetch needs start <= end; got {chrom}:{start}-{end}")
+        part = self._sequences[chrom][max(start, 0):max(end, 0)]
+        out = np.full(end - start, N, dtype=np.uint8)
+        out[max(-start, 0):max(-start, 0) + len(part)] = part
+        return out
+
+
 def _is_bgzip(path: Path) -> bool:
     """Whether gzip blocks carry the BGZF mark; a bgzip file without its closing block is truncated."""
     with open(path, "rb") as handle:

@@ -96,8 +96,9 @@ def plot_training(log: pd.DataFrame) -> Figure:
 
 
 @style()
-def plot_precision_recall(curves: pd.DataFrame, table: pd.DataFrame, *, main: str | None = None) -> Figure:
-    """Precision against recall of the element calls of every method; the legend ranks them by area.
+def plot_precision_recall(curves: pd.DataFrame, table: pd.DataFrame, *, main: str | None = None,
+                          calls: str = "base pairs") -> Figure:
+    """Precision against recall of the calls of every method; the legend ranks them by area.
 
     Parameters
     ----------
@@ -108,6 +109,8 @@ def plot_precision_recall(curves: pd.DataFrame, table: pd.DataFrame, *, main: st
         is marked.
     main
         Method drawn first and strongest; None takes the first of the table.
+    calls
+        What is called: ``base pairs`` of elements, or ``pairs`` of an element and a gene.
     """
     check_columns(curves, ("method", "precision", "recall"), "a table of precision–recall curves")
     check_columns(table, ("method", "auprc"), "a benchmark table")
@@ -136,7 +139,7 @@ def plot_precision_recall(curves: pd.DataFrame, table: pd.DataFrame, *, main: st
     ax.set(
         xlim=(0, 1),
         ylim=(0, 1.02),
-        xlabel="recall (share of the true base pairs that are called)",
+        xlabel=f"recall (share of the true {calls} that are called)",
         ylabel="precision (share of calls that are true)",
     )
     if len(ranked):

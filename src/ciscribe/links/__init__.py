@@ -1,0 +1,1 @@
+"""Which element serves which gene: contact and activity, models, experiments, and what joins them."""
