@@ -7,7 +7,7 @@ import pytest
 from ciscribe.errors import SchemaError, UnknownNameError
 from ciscribe.interpret.arrangement import (
     ORIENTATIONS,
-    check_hits,
+    check_instances,
     find_pairs,
     number_response,
     number_shape,
@@ -156,19 +156,19 @@ def test_q_values__are_benjamini_hochberg():
     np.testing.assert_allclose(q_values(np.array([0.01, np.nan, 0.04, 0.03])), [0.03, np.nan, 0.04, 0.04])
 
 
-def test_check_hits__refuses():
+def test_check_instances__refuses():
     good = table([(0, 1, 5, "+", "a"), (2, 1, 5, "-", "b")])
-    check_hits(good, 3)
+    check_instances(good, 3)
     with pytest.raises(SchemaError, match="missing: motif"):
-        check_hits(good.drop(columns="motif"))
+        check_instances(good.drop(columns="motif"))
     with pytest.raises(SchemaError, match=r"1 of 2 hits lie in no sequence \(there are 2\); first: b in region 2"):
-        check_hits(good, 2)
+        check_instances(good, 2)
     with pytest.raises(SchemaError, match="0 ≤ start < end; first: a in region 0, 1 to 1"):
-        check_hits(good.assign(end=[1, 5]))
+        check_instances(good.assign(end=[1, 5]))
     with pytest.raises(SchemaError, match="strand other than"):
-        check_hits(good.assign(strand="."))
+        check_instances(good.assign(strand="."))
     with pytest.raises(SchemaError, match="whole numbers; got int64, float64"):
-        check_hits(good.assign(start=[1.0, 2.0]))
+        check_instances(good.assign(start=[1.0, 2.0]))
 
 
 def test_arrangement__refuses():

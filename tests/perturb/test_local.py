@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
 from zoo_cases import CASES, case
 
 from ciscribe.errors import SchemaError
 from ciscribe.models import registry
 from ciscribe.oracle import LogCounts, Oracle
 from ciscribe.perturb import local
-from ciscribe.perturb.edits import Edits, apply_edits, predict_edited
+from ciscribe.perturb.edits import Edits, _Work, apply_edits, predict_edited
 from ciscribe.perturb.mutagenesis import indel_scan, ism, saturation_mutagenesis
 from ciscribe.sequence import one_hot_tensor
 from ciscribe.testing import check_attribution
@@ -28,7 +30,7 @@ def written_out(oracle, codes, edits, *extras):
     return oracle.predict(torch.from_numpy(apply_edits(codes, edits)), *rows).numpy()
 
 
-def same(a, b, scale):
+def check_same(a, b, scale):
     np.testing.assert_allclose(a, b, atol=1e-5 * scale, rtol=0)
 
 
@@ -44,7 +46,7 @@ def test_predict_edited__equals_the_full_computation(key):
         edits = random_edits(rng, codes, 23, width)
         expected = written_out(oracle, codes, edits, extras.get("S"), extras.get("covariates"))
         y = predict_edited(oracle, codes, edits, extras.get("S"), extras.get("covariates"), batch_size=11)
-        same(y, expected, 1 + np.abs(expected).max())
+        check_same(y, expected, 1 + np.abs(expected).max())
 
 
 def trained(model):
@@ -70,9 +72,54 @@ class Block(nn.Module):
         return y
 
 
+def counted(monkeypatch):
+    """Sequences that are predicted in full: three of a check, and all others where it fails."""
+    n = []
+    monkeypatch.setattr(_Work, "in_full",
+                        lambda self, edits, old=_Work.in_full: n.append(len(edits.row)) or old(self, edits))
+    return n
+
+
+class Do(nn.Module):
+    """A function as a layer."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
 def chain(*layers):
     return nn.Sequential(nn.Conv1d(4, 13, 7, padding=3), *layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(),
                          nn.Linear(13, 3))
+
+
+class Temporary(nn.Module):
+    """Weights that live for one operation each, one after another at the same place of memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.Parameter(torch.randn(3, 13, 13, 3) / 5)
+
+    def forward(self, x):
+        for i in range(3):
+            x = F.conv1d(torch.relu(x), self.weights[i] * 2, dilation=4)
+        return x
+
+
+class Fork(nn.Module):
+    """Adds and subtracts what sees more and what sees less, both ways, also where windows lie apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.near, self.far = nn.Conv1d(4, 5, 3, padding=1), nn.Conv1d(4, 5, 7, padding=3)
+
+    def forward(self, x):
+        near, far = self.near(x), self.far(x)
+        apart = near[:, :, 20:] - far[:, :, :-20]
+        return apart + torch.relu(near - far)[:, :, 20:] * 2 + torch.relu(far - near)[:, :, 20:]
 
 
 FOREIGN = {
@@ -87,6 +134,17 @@ FOREIGN = {
     "average pool uncounted": chain(nn.AvgPool1d(4, padding=1, count_include_pad=False), nn.LeakyReLU(0.1, True)),
     "even kernel": chain(nn.Conv1d(13, 13, 4, padding="same", dilation=2), nn.Hardtanh(-0.2, 0.3, True)),
     "padded by hand": chain(nn.ConstantPad1d((5, 2), 0.3), nn.Conv1d(13, 13, 3), nn.ReLU(), nn.Dropout(0.5)),
+    "in place": chain(Do(torch.relu_), nn.Conv1d(13, 13, 3), Do(F.elu_), Do(lambda x: x.exp_())),
+    "weights made in each pass": chain(nn.ReLU(), weight_norm(nn.Conv1d(13, 13, 3, dilation=4)), nn.ReLU(),
+                                       weight_norm(nn.Conv1d(13, 13, 3, dilation=4))),
+    "temporary weights": chain(Temporary()),
+    "dense weights made in each pass": nn.Sequential(nn.Conv1d(4, 5, 7), nn.Flatten(),
+                                                     weight_norm(nn.Linear(5 * 205, 3))),
+    "flattened by hand": nn.Sequential(nn.Conv1d(4, 5, 7), Do(lambda x: x.flatten(-2)), nn.Linear(5 * 205, 3)),
+    "flattened by name": nn.Sequential(nn.Conv1d(4, 5, 7), Do(lambda x: torch.flatten(x, end_dim=2, start_dim=1)),
+                                       nn.Linear(5 * 205, 3)),
+    "reshaped": nn.Sequential(nn.Conv1d(4, 5, 7), Do(lambda x: x.reshape(len(x), -1)), nn.Linear(5 * 205, 3)),
+    "differences of branches": nn.Sequential(Fork(), nn.AdaptiveAvgPool1d(1), nn.Flatten()),
     "dense": nn.Sequential(nn.Conv1d(4, 5, 7), nn.ReLU(True), nn.MaxPool1d(4), nn.Flatten(), nn.Dropout(0.3),
                            nn.Linear(5 * 51, 11), nn.ReLU(), nn.Linear(11, 3)),
     "largest": nn.Sequential(nn.Conv1d(4, 5, 7), nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(5, 3)),
@@ -103,12 +161,124 @@ def test_predict_edited__follows_other_peoples_models(name, monkeypatch):
     codes = rng.integers(0, 4, (2, 211)).astype(np.uint8)
     edits = Edits(np.repeat([0, 1], 211), np.tile(np.arange(211), 2), rng.integers(0, 5, (422, 1)).astype(np.uint8))
     expected = written_out(oracle, codes, edits)
-    full = []
+    full, n_in_full = [], counted(monkeypatch)
+    monkeypatch.setattr("ciscribe.perturb.edits._POSITIONS", 0)  # several batches of a block
     monkeypatch.setattr(local.Difference, "full", lambda self, old=local.Difference.full: full.append(1) or old(self))
     y = predict_edited(oracle, codes, edits, batch_size=101)
-    same(y, expected, 1 + np.abs(expected).max())
+    check_same(y, expected, 1 + np.abs(expected).max())
     if name != "average pool uncounted":
         assert not full, "it was computed in full"
+    assert sum(n_in_full) == 3, "it was followed wrongly"
+
+
+class Moody(nn.Module):
+    """Takes another path where a batch holds more A than usual; both have the same operations in the same order."""
+
+    def __init__(self, how, usual):
+        super().__init__()
+        self.how, self.usual = how, usual
+        self.first, *paths = (nn.Conv1d(channels, 5, 3, padding=1) for channels in (4, 5, 5))
+        self.paths = nn.ModuleList(paths)
+        self.constants = nn.Parameter(torch.randn(2, 1, 5, 1))
+        self.moods = []
+
+    def forward(self, x):
+        mood = int(x[:, 0].mean() > self.usual + 1e-6)
+        self.moods.append(mood)
+        x = self.first(x)
+        if self.how == "weights":
+            x = self.paths[mood](x)
+        elif self.how == "settings":
+            x = F.leaky_relu(x, (0.1, 0.7)[mood])
+        elif self.how == "constants":
+            x = torch.relu(x * self.constants[mood])
+        elif self.how == "pieces":
+            x = torch.relu(x[:, :, (3, 5)[mood]:(50, 52)[mood]])
+        elif self.how == "order":
+            x = torch.relu(self.paths[0](x) if mood else self.paths[0](torch.relu(x)))
+        return x.mean(2)
+
+
+@pytest.mark.parametrize("how", ["weights", "settings", "constants", "pieces", "order"])
+def test_predict_edited__follows_a_path_that_depends_on_the_batch(how):
+    torch.manual_seed(0)
+    codes = np.random.default_rng(0).integers(0, 4, (1, 61)).astype(np.uint8)
+    at = np.arange(61)
+    edits = Edits(np.zeros(61, int), at, np.where(at // 11 % 2, 0, 3).astype(np.uint8)[:, None])
+    model = Moody(how, (codes == 0).mean())
+    expected = Oracle(model).predict(torch.from_numpy(apply_edits(codes, edits)), batch_size=11).numpy()
+    assert model.moods == [0, 1, 0, 1, 0, 1]
+    y = predict_edited(Oracle(model), codes, edits, batch_size=11)
+    check_same(y, expected, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("scale", [1, 1e-6, 1e-12])
+@pytest.mark.parametrize("wrong", [False, True])
+def test_predict_edited__notices_a_wrong_rule(scale, wrong, monkeypatch):
+    torch.manual_seed(0)
+    oracle = Oracle(nn.Sequential(chain(nn.ReLU(), nn.AvgPool1d(3)), Do(lambda y: y * scale)))
+    codes = np.random.default_rng(0).integers(0, 4, (1, 61)).astype(np.uint8)
+    edits = random_edits(np.random.default_rng(1), codes, 31, 3)
+    expected = written_out(oracle, codes, edits)
+    if wrong:
+        def halved(*args, old=local._RULES["avg_pool1d"], **kwargs):
+            made = old(*args, **kwargs)
+            return made.like(made.reference, made.delta / 2)
+        monkeypatch.setitem(local._RULES, "avg_pool1d", halved)
+    n_in_full = counted(monkeypatch)
+    check_same(predict_edited(oracle, codes, edits), expected, np.abs(expected).max())
+    assert sum(n_in_full) == (34 if wrong else 3)
+
+
+def test_predict_edited__notices_a_result_of_another_shape(monkeypatch):
+    oracle = Oracle(nn.Sequential(nn.Conv1d(4, 5, 7), Do(lambda x: x.mean(2))))
+    nn.init.constant_(oracle.model[0].weight, 0)  # any number of equal targets would do
+    nn.init.constant_(oracle.model[0].bias, 1)
+    monkeypatch.setitem(local._RULES, "mean", lambda *args, old=local._RULES["mean"], **kwargs: old(*args)[:, :1])
+    codes = np.zeros((1, 61), np.uint8)
+    edits = random_edits(np.random.default_rng(1), codes, 31, 3)
+    np.testing.assert_array_equal(predict_edited(oracle, codes, edits), np.ones((31, 5)))
+
+
+class Attends(nn.Module):
+    """Every position looks at every other; notes how many sequences it was given at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.rows = nn.Conv1d(4, 5, 7), []
+
+    def forward(self, x):
+        x = self.conv(x)
+        if not isinstance(x, local.Difference):
+            self.rows.append(len(x))
+        weight = (x.mT @ x).softmax(2)
+        self.rows.append(len(weight))
+        return (x @ weight.mT).mean(2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+def test_predict_edited__keeps_the_batch_size_of_what_is_not_local(batch_size):
+    torch.manual_seed(0)
+    model = Attends()
+    oracle = Oracle(model)
+    codes = np.random.default_rng(0).integers(0, 4, (2, 61)).astype(np.uint8)
+    edits = random_edits(np.random.default_rng(1), codes, 31, 3)
+    expected = written_out(oracle, codes, edits)
+    model.rows.clear()
+    check_same(predict_edited(oracle, codes, edits, batch_size=batch_size), expected, np.abs(expected).max())
+    assert max(model.rows) == batch_size
+
+
+def test_predict_edited__enlarges_batches_of_what_is_local():
+    rows = []
+    note = Do(lambda x: rows.append(len(x)) or x)
+    oracle = Oracle(nn.Sequential(nn.Conv1d(4, 5, 7), note, nn.AdaptiveAvgPool1d(1), nn.Flatten()))
+    codes = np.random.default_rng(0).integers(0, 4, (2, 61)).astype(np.uint8)
+    edits = random_edits(np.random.default_rng(1), codes, 31, 3)
+    expected = written_out(oracle, codes, edits)
+    rows.clear()
+    check_same(predict_edited(oracle, codes, edits, batch_size=7), expected, 1)
+    assert max(rows) == 31
 
 
 class Odd(nn.Module):
@@ -133,17 +303,22 @@ class Odd(nn.Module):
             x = torch.from_numpy(np.asarray(x.detach()))
         elif self.how == "unknown":
             x = x.cumsum(2)
+        elif self.how == "flattened otherwise":
+            return x.flatten(end_dim=1).mean(1).view(x.shape[:2])
+        elif self.how == "flattened to one":
+            return x.flatten().view(len(x), 3, -1).mean(2)
         return x.mean(2)
 
 
-@pytest.mark.parametrize("how", ["assigned", "flat view", "refuses", "data", "numpy", "unknown"])
+@pytest.mark.parametrize("how", ["assigned", "flat view", "refuses", "data", "numpy", "unknown",
+                                 "flattened otherwise", "flattened to one"])
 def test_predict_edited__computes_in_full_what_it_cannot_follow(how):
     torch.manual_seed(0)
     oracle = Oracle(Odd(how))
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 4, (1, 61)).astype(np.uint8)
     edits = random_edits(rng, codes, 31, 3)
-    same(predict_edited(oracle, codes, edits), written_out(oracle, codes, edits), 1)
+    check_same(predict_edited(oracle, codes, edits), written_out(oracle, codes, edits), 1)
 
 
 def test_predict_edited__stays_local_in_dilated_and_pooled_networks(monkeypatch):
@@ -160,7 +335,7 @@ def test_predict_edited__stays_local_in_dilated_and_pooled_networks(monkeypatch)
         oracle = Oracle(model, readout)
         codes = rng.integers(0, 4, (1, length)).astype(np.uint8)
         edits = random_edits(rng, codes, 17, 1)
-        same(predict_edited(oracle, codes, edits), written_out(oracle, codes, edits), 1)
+        check_same(predict_edited(oracle, codes, edits), written_out(oracle, codes, edits), 1)
 
 
 def test_predict_edited__threads_give_the_same(monkeypatch):

@@ -24,7 +24,7 @@ from scipy import stats
 
 from ciscribe.errors import SchemaError, UnknownNameError, nearest
 
-HIT_COLUMNS = ("region", "start", "end", "strand", "motif")
+INSTANCE_COLUMNS = ("region", "start", "end", "strand", "motif")
 ORIENTATIONS = ("++", "+-", "-+", "--")
 ORDERS = ("ab", "ba")
 LIMITS = (0.025, 0.975)
@@ -46,8 +46,8 @@ class Pairs(NamedTuple):
     gap: Int[ndarray, " n"]
 
 
-def check_hits(hits: pd.DataFrame, n_regions: int | None = None) -> None:
-    """Raise SchemaError unless `hits` are places of motifs in sequences.
+def check_instances(hits: pd.DataFrame, n_regions: int | None = None) -> None:
+    """Raise SchemaError unless `hits` are instances of motifs in sequences: hits of which only the place counts.
 
     Parameters
     ----------
@@ -57,9 +57,9 @@ def check_hits(hits: pd.DataFrame, n_regions: int | None = None) -> None:
     n_regions
         Number of sequences; not checked when None.
     """
-    missing = [c for c in HIT_COLUMNS if c not in hits.columns]
+    missing = [c for c in INSTANCE_COLUMNS if c not in hits.columns]
     if missing:
-        raise SchemaError(f"hits need the columns {', '.join(HIT_COLUMNS)}; missing: {', '.join(missing)}")
+        raise SchemaError(f"hits need the columns {', '.join(INSTANCE_COLUMNS)}; missing: {', '.join(missing)}")
     region, start, end, strand, _ = _columns(hits)
     if not all(values.dtype.kind in "iu" for values in (region, start, end)):
         raise SchemaError("region, start and end of hits are whole numbers; got "
@@ -80,7 +80,7 @@ def find_pairs(hits: pd.DataFrame, motif_a: str, motif_b: str, *, stranded: bool
     Parameters
     ----------
     hits
-        See `check_hits`.
+        See `check_instances`.
     motif_a, motif_b
         Two names. The same name twice gives each pair once, the left one as A.
     stranded
@@ -100,7 +100,7 @@ def number_response(hits: pd.DataFrame, y: Float[ndarray, " B"], *, motifs: Sequ
     Parameters
     ----------
     hits
-        See `check_hits`.
+        See `check_instances`.
     y
         Measured or predicted activity of every sequence, by its row.
     motifs
@@ -250,7 +250,7 @@ def observed_spacing(hits: pd.DataFrame, motif_a: str, motif_b: str, *, max_gap:
     Parameters
     ----------
     hits
-        See `check_hits`.
+        See `check_instances`.
     motif_a, motif_b, stranded
         As in `find_pairs`. Sequences without a direction are looked at with ``stranded=False``.
     max_gap
@@ -271,7 +271,7 @@ def observed_spacing(hits: pd.DataFrame, motif_a: str, motif_b: str, *, max_gap:
         and orientation up to `max_gap`), ``p_value`` (one-sided, for more than expected: negative binomial with the
         mean and variance of the permutations), ``q_value``.
     """
-    check_hits(hits)
+    check_instances(hits)
     if null not in ("positions", "regions"):
         raise SchemaError(f"null is positions or regions; got {null!r}")
     region, start, end, strand, motif = _columns(hits)
@@ -339,7 +339,7 @@ def with_q(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _columns(hits: pd.DataFrame) -> tuple[ndarray, ...]:
-    return tuple(hits[column].to_numpy() for column in HIT_COLUMNS)
+    return tuple(hits[column].to_numpy() for column in INSTANCE_COLUMNS)
 
 
 def _known(there: ndarray, motifs: Iterable[str]) -> None:
@@ -350,7 +350,7 @@ def _known(there: ndarray, motifs: Iterable[str]) -> None:
 
 def _counts(hits: pd.DataFrame, y: ndarray, motifs: Sequence[str] | None) -> dict[str, ndarray]:
     """Instances of each motif in every sequence, after checking hits and activities."""
-    check_hits(hits, len(y))
+    check_instances(hits, len(y))
     bad = ~np.isfinite(y)
     if bad.any():
         raise SchemaError(f"{int(bad.sum()):,} of {len(y):,} activities are NaN or infinite; first: row "

@@ -129,7 +129,11 @@ class _Max(NamedTuple):
 
 
 class Side(Intercepted):
-    """What the two kinds of pair share: how a call is taken apart, and in-place operations."""
+    """What the two kinds of pair share: how a call is taken apart, and in-place operations.
+
+    Each kind defines `apply`, `become`, `ends` and `picked`. (Tensors have a metaclass of their own, which leaves no
+    place for abstract methods.)
+    """
 
     family: list[weakref.ref[Any]]  # pairs that may share memory with this one
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ciscribe.card import Card
 from ciscribe.errors import SchemaError, UnknownNameError, nearest
-from ciscribe.interpret.arrangement import LIMITS, ORDERS, ORIENTATIONS, check_hits, find_pairs
+from ciscribe.interpret.arrangement import LIMITS, ORDERS, ORIENTATIONS, check_instances, find_pairs
 from ciscribe.oracle import Oracle
 from ciscribe.results import attribution_array
 from ciscribe.sequence import BASES, N, codes_of
@@ -121,7 +121,7 @@ def syntax_surrogate(hits: pd.DataFrame, y: Float[ndarray, " B"], *, motifs: Seq
     Parameters
     ----------
     hits
-        See `ciscribe.interpret.arrangement.check_hits`.
+        See `ciscribe.interpret.arrangement.check_instances`.
     y
         One number a sequence, by its row, e.g. an oracle's predictions.
     motifs
@@ -158,7 +158,7 @@ def syntax_surrogate(hits: pd.DataFrame, y: Float[ndarray, " B"], *, motifs: Seq
     SchemaError
         For hits or activities that break their contract, a constant `y`, or fewer rows or groups than folds.
     """
-    check_hits(hits, len(y))
+    check_instances(hits, len(y))
     if not np.isfinite(y).all() or len(y) < 2 * folds or np.ptp(y) == 0:
         raise SchemaError(f"y must be finite and vary, over {2 * folds} sequences or more; got {len(y)} values, "
                           f"{int((~np.isfinite(y)).sum())} not finite")
@@ -222,7 +222,7 @@ def _features(names: Sequence[str], by_strand: bool, positions: Sequence[int] | 
 def _design(hits: pd.DataFrame, n: int, features: Sequence[Feature], strength: str | None, anchor: int
             ) -> Float[ndarray, "B F"]:
     """Value of every feature in every sequence."""
-    check_hits(hits, n)
+    check_instances(hits, n)
     region, motif, strand = (hits[c].to_numpy() for c in ("region", "motif", "strand"))
     middle = (hits["start"] + hits["end"]).to_numpy() / 2 - anchor
     weight = np.ones(len(hits)) if strength is None else hits[strength].to_numpy(float)

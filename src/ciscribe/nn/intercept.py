@@ -32,7 +32,7 @@ class Intercepted(Tensor):
 
     @classmethod
     def rule(cls, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Do one operation.
+        """Do one operation; every subclass defines this.
 
         Parameters
         ----------

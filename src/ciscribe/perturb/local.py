@@ -33,36 +33,55 @@ _SAME = {"contiguous", "clone", "detach", "float"}  # a new object each: what ch
 
 
 class Tape:
-    """Activations of the unedited sequences, computed once and read again by every further batch of edits.
+    """What operations make of the unedited sequences, computed once and read again by every further batch of edits.
 
-    The operations of a model come in the same order each time; where they do not, a record that does not fit is made
-    anew.
+    The operations of a model come in the same order each time. A record is read only where the operation and all that
+    goes into it (activations of the unedited sequences, weights, settings) are those that it was made from; else it is
+    made anew. So a model that takes another path for some batches, or makes its weights anew in every pass, is
+    followed as well.
+
+    Attributes
+    ----------
+    left
+        Whether some activations of edited sequences were needed in full.
     """
 
     def __init__(self) -> None:
-        self._records: list[tuple[str, Any]] = []
+        self._records: list[tuple[Any, Any]] = []
         self._next = 0
-        self.derived: dict[tuple[str, int], Tensor] = {}
+        self._call: Any = None
+        self.left = False
 
     def rewind(self) -> None:
         """Start again at the first operation."""
         self._next = 0
 
-    def read(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Return what operation number so-and-so, called `name`, made of the unedited sequences."""
+    def enter(self, *call: Any) -> None:
+        """Begin an operation; `call` is all that its results for the unedited sequences depend on."""
+        self._call = call
+
+    def read(self, what: str, compute: Callable[[], Any]) -> Any:
+        """Return `what` the operation makes of the unedited sequences, or of a weight for its own use."""
         i, self._next = self._next, self._next + 1
-        if i < len(self._records) and self._records[i][0] == name:
-            return self._records[i][1]
-        del self._records[i:]
-        self._records.append((name, compute()))
+        key = what, self._call
+        if i == len(self._records) or not _equal(self._records[i][0], key):
+            self._records[i:] = [(key, compute())]
         return self._records[i][1]
 
-    def derive(self, what: str, tensor: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return what is made of a weight or activation, making it once."""
-        key = (what, id(tensor))
-        if key not in self.derived:
-            self.derived[key] = make(tensor)
-        return self.derived[key]
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two arguments are the same; tensors that are not the same object may hold the same numbers."""
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Tensor):
+        return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_equal(a[k], b[k]) for k in a)
+    return bool(a == b)
 
 
 class Difference(Intercepted):
@@ -107,8 +126,13 @@ class Difference(Intercepted):
     @classmethod
     def rule(cls, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Follow the operation locally where that is known how, else in full."""
+        tapes: list[Tape] = []
+        _replaced((args, kwargs), lambda x: tapes.append(x.tape))
+        tapes[0].enter(name, _replaced((args, kwargs), lambda x: (x.reference, x.flat)))
         in_place = kwargs.get("inplace") or name.endswith("_") or name in ("setitem", "set")
-        name = name.rstrip("_")
+        if name.endswith("_"):
+            name = name.rstrip("_")
+            func = getattr(Tensor, name, None) or getattr(F, name, func)
         rule = _RULES.get(name) or (_pointwise if name in _POINTWISE else _same if name in _SAME else None)
         made = NotImplemented if rule is None else rule(name, func, *args, **kwargs)
         if in_place:  # relu(x, inplace=True), x += y
@@ -116,7 +140,10 @@ class Difference(Intercepted):
                 raise NotFollowed(f"{name} changes a tensor in place")
             args[0].__dict__.update(made.__dict__)
             return args[0]
-        return func(*_full(args), **_full(kwargs)) if made is NotImplemented else made
+        if made is not NotImplemented:
+            return made
+        args, kwargs = _replaced((args, kwargs), Difference.full)
+        return func(*args, **kwargs)
 
     # ---- windows
 
@@ -138,18 +165,24 @@ class Difference(Intercepted):
         offset = self.start - start
         if width == self.width and not bool(offset.any()):
             return self.delta
-        moved = self.delta.new_zeros(len(offset), width, self.delta.shape[2])
-        offsets = offset.unique().tolist() if len(offset) else []
-        for by in offsets:
-            if len(offsets) == 1:
-                moved[:, by:by + self.width] = self.delta
-            else:
-                which = offset == by
-                moved[which, by:by + self.width] = self.delta[which]
-        return moved
+        return self.add_to(self.delta.new_zeros(len(start), width, self.delta.shape[2]), start)
+
+    def add_to(self, other: Tensor, start: Tensor, sign: int = 1) -> Tensor:
+        """Add the differences, in place, to others in windows of another start, which hold the old ones."""
+        if self.width:
+            offset = self.start - start
+            offsets = offset.unique().tolist()
+            for by in offsets:
+                if len(offsets) == 1:
+                    other[:, by:by + self.width].add_(self.delta, alpha=sign)
+                else:
+                    which = offset == by
+                    other[which, by:by + self.width] += sign * self.delta[which]
+        return other
 
     def full(self) -> Tensor:
         """The activations in full, ``(n, C, L)``."""
+        self.tape.left = True
         _, length, channels = self.reference.shape
         whole = self.reference.index_select(0, self.row)
         at = self.start[:, None] + torch.arange(self.width, device=self.start.device)
@@ -164,12 +197,13 @@ class NotFollowed(RuntimeError):
     """An operation that changes its argument in place in a way that is not followed."""
 
 
-def _full(value: Any) -> Any:
+def _replaced(value: Any, by: Callable[[Difference], Any]) -> Any:
+    """Arguments with something in the place of every difference."""
     if isinstance(value, Difference):
-        return value.full()
+        return by(value)
     if isinstance(value, list | tuple):
-        return type(value)(_full(v) for v in value)
-    return {k: _full(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+        return type(value)(_replaced(v, by) for v in value)
+    return {k: _replaced(v, by) for k, v in value.items()} if isinstance(value, Mapping) else value
 
 
 def _inside(start: Tensor, delta: Tensor, length: int) -> Tensor:
@@ -261,7 +295,7 @@ def _spread(x: Difference, weight: Tensor, far: int, start: Tensor, length: int)
     if far < 4 and width > 2 * taps and n_in >= 16:  # the windows are hardly wider than what is read
         padded = F.pad(x.delta, (0, 0, (taps - 1) * far, (taps - 1) * far))
         return _inside(start, _as_positions(conv1d(padded.transpose(1, 2), weight, None, 1, 0, far)), length)
-    last_first = x.tape.derive("taps", weight, lambda w: w.flip(2).permute(1, 2, 0).reshape(n_in, taps * n_out))
+    last_first = x.tape.read("taps", lambda: weight.flip(2).permute(1, 2, 0).reshape(n_in, taps * n_out))
     made = (x.delta.reshape(n * width, n_in) @ last_first).view(n, width, taps, n_out)
     if serves(made):
         return lay_taps(made, far, start, length)
@@ -303,17 +337,9 @@ def _add(name: str, func: Any, a: Any, b: Any, *, alpha: int | float = 1, out: A
             return NotImplemented
         reference = a.tape.read(name, lambda: a.reference + sign * b.reference)
         start, width = _join(a, b)
-        outer, inner, weight = (b, a, sign) if b.width >= a.width else (a, b, 1)
-        delta = outer.moved(start, width)
-        delta = delta.clone() if delta is outer.delta else delta
-        delta = delta.mul_(-1) if weight == -1 and outer is b else delta
-        inner_sign = 1 if inner is a else sign
-        offset = (inner.start - start)
-        if len(offset) and bool((offset == offset[0]).all()):
-            by = int(offset[0])
-            delta[:, by:by + inner.width].add_(inner.delta, alpha=inner_sign)
-        else:
-            delta.add_(inner.moved(start, width), alpha=inner_sign)
+        wide, narrow = ((a, 1), (b, sign)) if a.width >= b.width else ((b, sign), (a, 1))
+        delta = wide[0].moved(start, width) * wide[1]
+        narrow[0].add_to(delta, start, narrow[1])
         return _result(a, reference, delta, start, inside=True)
     x, other = (a, b) if isinstance(a, Difference) else (b, a)
     other = _layout(x, other)
@@ -487,16 +513,17 @@ def _flip(name: str, func: Any, x: Difference, *dims: Any) -> Any:
     return x.like(reference, x.delta.flip(turned), start)
 
 
-def _flatten(name: str, func: Any, x: Difference, *shape: Any, **kwargs: Any) -> Any:
-    if name == "flatten":
-        start, end = (*shape, *kwargs.values(), *(0, -1)[len(shape) + len(kwargs):])
-        flattens = (start, end) in ((1, -1), (1, 2))
-    else:
-        sizes = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], list | tuple) else shape
-        flattens = len(sizes) == 2 and sizes[0] in (len(x.row), -1) and sizes[1] in (-1, x.shape[1:].numel())
-    if x.flat or not flattens:
+def _flatten(name: str, func: Any, x: Difference, start_dim: int = 0, end_dim: int = -1) -> Any:
+    if x.flat or (start_dim % 3, end_dim % 3) != (1, 2):
         return NotImplemented
     return Difference.make(x.reference, x.row, x.start, x.delta, x.tape, flat=True)
+
+
+def _reshape(name: str, func: Any, x: Difference, *shape: Any) -> Any:
+    sizes = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], list | tuple) else shape
+    if len(sizes) != 2 or sizes[0] not in (len(x.row), -1) or sizes[1] not in (-1, x.shape[1:].numel()):
+        return NotImplemented
+    return _flatten(name, func, x, 1)
 
 
 def _linear(name: str, func: Any, x: Difference, weight: Tensor, bias: Tensor | None = None) -> Any:
@@ -504,7 +531,7 @@ def _linear(name: str, func: Any, x: Difference, weight: Tensor, bias: Tensor | 
         return NotImplemented
     length, channels = x.n_positions, x.reference.shape[2]
     out = x.tape.read(name, lambda: F.linear(x.reference.transpose(1, 2).flatten(1), weight, bias))[x.row]
-    by_position = x.tape.derive("positions", weight, lambda w: w.view(-1, channels, length).permute(2, 1, 0).reshape(
+    by_position = x.tape.read("by position", lambda: weight.reshape(-1, channels, length).permute(2, 1, 0).reshape(
         length * channels, -1))
     for start in x.start.unique().tolist():
         which = (x.start == start).nonzero().squeeze(1)
@@ -521,6 +548,6 @@ _RULES: dict[str, Callable[..., Any]] = {
     "adaptive_avg_pool1d": _adaptive, "adaptive_max_pool1d": _adaptive,
     "add": _add, "radd": _add, "sub": _add, "rsub": _add, "mul": _mul, "rmul": _mul, "div": _mul, "true_divide": _mul,
     "getitem": _getitem, "pad": _pad, "cat": _cat, "concat": _cat, "flip": _flip,
-    "flatten": _flatten, "reshape": _flatten, "view": _flatten,
+    "flatten": _flatten, "reshape": _reshape, "view": _reshape,
     "dropout": _dropout, "dropout1d": _dropout, "feature_dropout": _dropout,
 }
