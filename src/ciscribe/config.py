@@ -297,6 +297,85 @@ class BenchConfig(_Part):
     train: AssayTrainConfig = AssayTrainConfig()
 
 
+class GeneTableConfig(_Part):
+    """Gene annotation: GTF, GFF3, BED or a table; `columns` maps our names of columns to the file's (or lists them)."""
+
+    path: str
+    columns: dict[str, str] | list[str] | None = None
+
+
+class ElementTableConfig(_Part):
+    """Candidate elements, or the peaks that make them: BED, narrowPeak, or a table with ``chrom, start, end``."""
+
+    path: str
+    peaks: bool = False
+    """The intervals are peaks: the strongest are cut to 500 bp around their summit, and promoters join them."""
+    n_strongest: int = Field(default=150_000, ge=1)
+
+
+class ElementSignalConfig(_Part):
+    """An assay on the elements: counts on the same intervals, or a track that is summed over them."""
+
+    counts: str | None = None
+    bigwig: str | None = None
+    bedgraph: str | None = None
+    total: float | None = Field(default=None, gt=0)
+    """Reads of the library in millions become reads per million; None: values are on that scale already."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ElementSignalConfig":
+        if sum(x is not None for x in (self.counts, self.bigwig, self.bedgraph)) != 1:
+            raise ValueError("a signal on elements has exactly one of counts, bigwig, bedgraph")
+        return self
+
+
+class ContactsConfig(_Part):
+    """A contact map; see `ciscribe.io.contacts.open_contacts`."""
+
+    path: str
+    resolution: int | None = Field(default=None, ge=1)
+    chrom: str | None = None
+    balanced: bool | None = None
+    normalization: str | None = None
+    source: Literal["hic", "average"] = "hic"
+
+
+class LinksConfig(_Part):
+    """From elements, genes and contacts to element–gene links."""
+
+    name: str
+    seed: int = 0
+    root: str = "."
+    cell: str = ""
+    genes: GeneTableConfig
+    expression: ExpressionConfig | None = None
+    """Its columns are averaged; it says which genes are expressed."""
+    elements: ElementTableConfig
+    accessibility: ElementSignalConfig
+    h3k27ac: ElementSignalConfig | None = None
+    assay: Literal["dhs", "atac"] = "dhs"
+    normalize_to: str | None = None
+    """Table of activities by rank, to which those here are quantile-normalized; None leaves them as they are."""
+    blacklist: str | None = None
+    contacts: ContactsConfig | None = None
+    gamma: float | None = Field(default=None, gt=0)
+    scale: float | None = None
+    max_distance: int = Field(default=5_000_000, gt=0)
+    min_score: float = Field(default=0.001, ge=0)
+    threshold: float | None = Field(default=None, ge=0)
+    """Score from which a link is called; the published one for these inputs unless given."""
+    combiner: str | None = None
+    """A trained combiner (JSON of `ciscribe.links.combine.Combiner`), whose probability becomes the score."""
+    crispri: str | None = None
+    """Tested pairs to hold the links against."""
+    genome: str | None = None
+    motifs: str | list[str] | None = None
+    """MEME files, looked for in the elements of called links; needs `genome`."""
+    effects: str | None = None
+    """Scored variants (``effects.parquet`` of ``ciscribe variants score``)."""
+    report: ReportConfig = ReportConfig()
+
+
 class RunConfig(_Part):
     """Everything a run needs to know."""
 

@@ -5,7 +5,7 @@ channels in the same order and four zeros for code 4.
 """
 
 from itertools import product
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ _DECODE = np.frombuffer(b"ACGTN", dtype=np.uint8)
 _COMPLEMENT = np.array([3, 2, 1, 0, 4], dtype=np.uint8)
 
 
+@runtime_checkable
 class Reference(Protocol):
     """A genome that can be asked for its bases, wherever it lies: `ciscribe.io.genome.Genome`, `MemoryGenome`."""
 

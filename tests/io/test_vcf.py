@@ -36,11 +36,11 @@ def test_read_vcf__splits_alleles_and_is_zero_based(tmp_path):
     [
         (
             VCF.replace("g,CT", "g,<DEL>"),
-            r"1 of 3 rows .*ALT that is not a sequence.*first: row 1, chr1:4 .* → <DEL>",
+            r"must hold sequences .* 1 symbolic \(first: row 0, 'chr1 5 rs1 A g,<DEL>'\)",
         ),
-        (VCF.replace("\t5\t", "\tx\t"), "pos that is not a whole number"),
+        (VCF.replace("\t5\t", "\tx\t"), "1 of 3 rows .* position that is not a whole number"),
         (VCF.replace("#CHROM", "##CHROM"), "must have a header line"),
-        (VCF.replace("\t5\t", "\t0\t"), "before position 0"),
+        (VCF.replace("\t5\t", "\t0\t"), "1 of 3 rows .* position before 1"),
     ],
 )
 def test_read_vcf__bad_files(tmp_path, text, says):
