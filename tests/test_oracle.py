@@ -4,7 +4,17 @@ from torch import nn
 
 from ciscribe.errors import DeviceError, SchemaError
 from ciscribe.nn.mask import Posterior
-from ciscribe.oracle import ExpectedBin, LogCounts, Oracle, Probability, Readout, Scalar, WindowSum, resolve_device
+from ciscribe.oracle import (
+    ExpectedBin,
+    LogCounts,
+    Oracle,
+    Probability,
+    Profile,
+    Readout,
+    Scalar,
+    WindowSum,
+    resolve_device,
+)
 from ciscribe.sequence import one_hot_tensor
 
 B, L, T, S, C = 5, 37, 3, 2, 7
@@ -156,12 +166,17 @@ def test_readout__of_any_kind_takes_tensors_and_dictionaries(codes):
     one_bin = torch.log(torch.tensor([[0.25, 0.0, 0.75], [0.0, 1.0, 0.0]]))
     assert torch.allclose(ExpectedBin()(one_bin), torch.tensor([[1.5], [1.0]]))
 
+    bins = Profile(n_tracks=T, logits=False)({"profile": output})
+    assert torch.equal(bins.reshape(B, T, L), output)
+    shape = Profile(n_tracks=T)(output / 50).reshape(B, T, L)
+    assert torch.allclose(shape, (output / 50).exp() / (output / 50).exp().sum(dim=2, keepdim=True))
+
     class Tracks(nn.Module):
         def forward(self, X):
             return X
 
     assert torch.equal(Oracle(Tracks(), WindowSum(), device="cpu").predict(codes), one_hot_tensor(codes).sum(dim=2))
-    for readout in (Scalar(), WindowSum(), LogCounts(), Probability(), ExpectedBin()):
+    for readout in (Scalar(), WindowSum(), LogCounts(), Probability(), ExpectedBin(), Profile()):
         assert isinstance(readout, Readout)
         with pytest.raises(SchemaError, match=rf"the model returned profil; use {type(readout).__name__}\(head="):
             readout({"profil": output})
@@ -174,6 +189,7 @@ def test_readout__of_any_kind_takes_tensors_and_dictionaries(codes):
     (WindowSum(track=3), r"has targets 0 to 2; got track 3"),
     (Probability(), r"a Probability readout needs outputs \(B, T\); got shape \(5, 3, 37\)"),
     (LogCounts(), r"a LogCounts readout needs outputs \(B, n\)"),
+    (Profile(), r"the model returns 3 tracks, Profile says 1; use Profile\(n_tracks=3\)"),
 ])
 def test_readout__that_does_not_fit(readout, message):
     with pytest.raises(SchemaError, match=message):

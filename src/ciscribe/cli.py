@@ -22,6 +22,10 @@ data_app = App(name="data", help="Build what a training reads.")
 app.command(data_app)
 models_app = App(name="models", help="The registered models: list, look at, load, share.")
 app.command(models_app)
+variants_app = App(name="variants", help="What variants do: score a file of them, or hold scores against measurements.")
+app.command(variants_app)
+links_app = App(name="links", help="Which element serves which gene: score links, or hold them against CRISPRi.")
+app.command(links_app)
 bench_app = App(name="bench", help="Compare methods on real data.")
 app.command(bench_app)
 
@@ -261,6 +265,89 @@ def syntax(run_dir: Path, *, words: list[str] | None = None, max_gap: int = 60, 
     """
     _finish(_explain().find_syntax(run_dir, words=words or (), max_gap=max_gap, n_backgrounds=n_backgrounds, seed=seed,
                                    **_options(quiet)))
+
+
+@variants_app.command(name="score")
+def variants_score(variants: Path, *, run: Path | None = None, others: list[Path] | None = None,
+                   genome: Path | None = None, motifs: list[Path] | None = None, scorers: list[str] | None = None,
+                   links: Path | None = None, mismatch: Literal["error", "flip", "drop"] = "error",
+                   one_based: bool | None = None, shuffles: int = 0, matched: int = 0, snap: int = 1, out: Out = None,
+                   seed: int = 0, quiet: bool = False) -> None:
+    """Say what each variant of a file does: to a trained model, to known motifs, or to both.
+
+    Writes effects.parquet, the VCF with scores in its INFO, and report.html.
+
+    Parameters
+    ----------
+    variants
+        VCF (plain, gzip, bgzip) or a table with the columns chrom, pos, ref, alt.
+    run
+        Folder of a trained run, of genes or of a reporter assay.
+    others
+        Folders of runs of the same kind, such as other seeds: an ensemble, whose spread is given.
+    genome
+        FASTA of the reference; that of the run unless given.
+    motifs
+        MEME files of known motifs.
+    scorers
+        diff, logfc, abs_logfc, jsd, max_abs_sad, l2, ism; diff unless given.
+    links
+        Table of element–gene links: also the effect through the element that a variant lies in.
+    mismatch
+        What happens where the reference allele is not what the genome has.
+    one_based
+        Of a table that is no VCF: whether positions count from 1 (--one-based) or from 0 (--no-one-based).
+    shuffles
+        Shuffled contexts a variant, for p-values.
+    matched
+        Random variants of its kind for each, for percentiles.
+    snap
+        Windows on a grid of so many bp, which neighboring variants share: faster for dense files.
+    out
+        Folder; <run>/variants/<file> unless given.
+    """
+    module = import_module("ciscribe.workflow.variants")
+    _finish(module.score_file(variants, out, run=run, others=others or (), genome=genome, motifs=motifs or (),
+                              scorers=scorers or ("diff",), links=links, mismatch=mismatch, one_based=one_based,
+                              n_shuffles=shuffles, n_matched=matched, snap=snap, seed=seed, **_options(quiet)))
+
+
+@links_app.command(name="score")
+def links_score(config: Path, *, out: Out = None, quiet: bool = False) -> None:
+    """Score the links of elements and genes of a configuration: activity by contact, or a trained combiner.
+
+    Parameters
+    ----------
+    config
+        YAML file; see configs/links_chr22.yaml.
+    """
+    _finish(import_module("ciscribe.workflow.links").score_config(config, out, **_options(quiet)))
+
+
+@links_app.command(name="benchmark")
+def links_benchmark(pairs: Path, genes: Path, *, links: list[str] | None = None, cell: str | None = None,
+                    match_on: Literal["gene_name", "gene_id"] = "gene_name", out: Path = Path("runs/links_benchmark"),
+                    quiet: bool = False) -> None:
+    """Hold links against CRISPRi experiments by the community's protocol, beside distance and the nearest gene.
+
+    Parameters
+    ----------
+    pairs
+        Tested pairs: an EPCrisprBenchmark file, or a table chrom, start, end, gene_id, label.
+    genes
+        Gene annotation with the TSS of each gene.
+    links
+        Tables of links as NAME=FILE: ours, of ABC, or of ENCODE-rE2G.
+    cell
+        Cell type of the pairs that the links are for.
+    match_on
+        What names a gene in all of them.
+    """
+    named = [text.partition("=")[::2] if "=" in text else (Path(text).stem, text) for text in links or ()]
+    table, folder = import_module("ciscribe.workflow.links").compare_links(
+        dict(named), pairs, genes, out, cell=cell, match_on=match_on, tell=_options(quiet)["tell"])
+    _print_table(table[["predictor", "n_pairs", "n_positive", "auprc", "average_precision", "precision_at_recall"]])
+    _finish(folder)
 
 
 @bench_app.command(name="attribution")

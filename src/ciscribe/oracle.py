@@ -101,6 +101,37 @@ class LogCounts:
 
 
 @dataclass(frozen=True)
+class Profile:
+    """Readout along positions: every bin of every track, one track after the other.
+
+    Parameters
+    ----------
+    head
+        Key of the model's output when it returns a dictionary.
+    n_tracks
+        Tracks that the model returns; the `bins` of the first come first.
+    resolution
+        bp a bin.
+    logits
+        True: the output becomes the shape of a profile, a softmax over the bins of each track (BPNet). False: the
+        numbers as they are, such as coverage.
+    """
+
+    head: str = "profile"
+    n_tracks: int = 1
+    resolution: int = 1
+    logits: bool = True
+
+    def __call__(self, output: Output) -> Float[Tensor, "B _"]:
+        """Take the bins ``(B, n_tracks · bins)`` out of a model's output ``(B, n_tracks, bins)``."""
+        tracks = _head(output, self.head, "Profile", "(B, T, bins)")
+        if tracks.shape[1] != self.n_tracks:
+            raise SchemaError(f"the model returns {tracks.shape[1]} tracks, Profile says {self.n_tracks}; use "
+                              f"Profile(n_tracks={tracks.shape[1]})")
+        return (tracks.softmax(dim=2) if self.logits else tracks).flatten(1)
+
+
+@dataclass(frozen=True)
 class Probability:
     """Readout of classifiers, which return logits: the probability of each label.
 

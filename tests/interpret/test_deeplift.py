@@ -24,7 +24,8 @@ from test_contracts import CASES, case
 
 B, R, L, C, T = 3, 5, 37, 11, 2
 COMPLETE = {"deepbind", "deepsea", "basset", "deepstarr", "malinois", "jores", "xpresso", "beluga", "expecto",
-            "basenji", "basenji2", "expresnet", "legnet", "bpnet", "chrombpnet", "enformer", "borzoi", "hyenadna"}
+            "basenji", "basenji2", "expresnet", "legnet", "bpnet", "chrombpnet", "enformer", "borzoi", "hyenadna",
+            "epinformer"}
 NO_RULE = {"danq": "lstm in layer 'lstm'", "seq2exp": r"layers\.0\.mixer", "caduceus": r"layers\.0\.mixer",
            "prism": r"layers\.0\.mixer", "caduceus_lm": r"layers\.0\.mixer"}
 REVEALED = {"deepbind", "deepsea", "basset", "deepstarr", "malinois", "jores", "xpresso", "beluga", "expresnet",

@@ -17,7 +17,7 @@ N = 2_000
 SECONDS = 120
 LENGTHS = {"basset": 300, "malinois": 300, "deepsea": 250, "danq": 250, "xpresso": 1_000, "expresnet": 1_000}
 RATES = {"deepbind": 0.02, "deepsea": 1e-2}
-LONG = ("expecto", "beluga", "seq2exp", "caduceus", "prism")  # of kilobases, or of signals
+LONG = ("expecto", "beluga", "seq2exp", "caduceus", "prism", "epinformer")  # of kilobases, or of signals
 MODELS = [n for n in registry.names() if registry.card(n).task in ("regression", "classification") and n not in LONG]
 
 

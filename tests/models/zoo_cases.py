@@ -13,6 +13,8 @@ from ciscribe.sequence import one_hot_tensor
 
 B, L, S, C, T = 3, 352, 2, 5, 7
 
+_EPINFORMER = {"n_targets": T, "length": 37, "channels": (11, 13, 6), "n_layers": 2, "n_heads": 3}
+
 
 def _expression(n_signals=S, **changes):
     """Case of the family of Seq2Exp."""
@@ -29,6 +31,9 @@ CASES = {
     "seq2exp published token": _expression(empty_token=False), "caduceus": _expression(n_signals=0),
     "caduceus signals": _expression(), "caduceus base rc": _expression(resolution=1, rc_equivariant=True),
     "prism": _expression(), "prism 4": _expression(n_confounders=4),
+    "epinformer": Case(_EPINFORMER | {"n_signals": S, "n_covariates": C}, length=5 * 37, n_targets=T, n_signals=S,
+                       signal_bins=5, n_covariates=C),
+    "epinformer sequence": Case(_EPINFORMER | {"n_signals": 0, "n_covariates": 0}, length=3 * 37, n_targets=T),
     **cases_small.CASES, **cases_long.CASES, **cases_bpnet.CASES, **cases_attention.CASES, **cases_lm.CASES,
 }
 

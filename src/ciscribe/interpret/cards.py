@@ -1,5 +1,6 @@
 """The cards of all that explains a model, for the catalogue."""
 
+from ciscribe import pwm
 from ciscribe.card import Card
 from ciscribe.interpret import (
     attention,
@@ -19,7 +20,7 @@ from ciscribe.perturb import context, experiments, mutagenesis, tiles
 
 CARDS: tuple[Card, ...] = (
     deeplift.CARD, *gradient.CARDS.values(), mutagenesis.CARD, *attention.CARDS.values(), *shapley.CARDS.values(),
-    tiles.CARD, *experiments.CARDS.values(), context.CARD, seqlets.CARD, *modisco.CARDS, *motifs.CARDS, hits.CARD,
-    syntax.CARD, periodicity.CARD, *surrogate.CARDS.values(), *robustness.CARDS.values(),
+    tiles.CARD, *experiments.CARDS.values(), context.CARD, seqlets.CARD, *modisco.CARDS, pwm.CARD, motifs.CARD,
+    hits.CARD, syntax.CARD, periodicity.CARD, *surrogate.CARDS.values(), *robustness.CARDS.values(),
 )
 """Names are unique."""

@@ -216,7 +216,7 @@ def variants_section(effects: pd.DataFrame | None, motifs: pd.DataFrame | None =
                 key = (row["chrom"], row["pos"], row["ref"], row["alt"])
                 changed[key] = f"{row['motif']} {number_text(row['d_pwm'], 1, sign=True)} bits"
     known = names or {}
-    has_gene = (effects["gene_id"].astype(str) != ".").any()
+    has_gene = bool((effects["gene_id"].astype(str) != ".").any())
     header = ["variant", "name", *(["gene"] if has_gene else []), "track",
               *(["strongest change of a motif"] if changed else []), *(display_name(s) for s in scores)]
     body = table_html(header, [

@@ -1,0 +1,412 @@
+"""From elements, genes and contacts to a table of links: scored, joined with motifs and variants, held against CRISPRi.
+
+The folder appears when all of it is written:
+
+================== ====================================================================================================
+links.parquet      one row a link (`ciscribe.schema.check_links`) with all that made its score
+called.tsv.gz      called links with the published column names of ABC
+called.bedpe       called links as arcs, for genome browsers
+benchmark.parquet  methods against the CRISPRi pairs, where there are some; ``curves.parquet`` beside it
+report.html        the strongest links, loci, and the benchmark
+provenance.json    configuration, versions, counts
+================== ====================================================================================================
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ciscribe.card import Card
+from ciscribe.config import ElementSignalConfig, LinksConfig, read_config, resolve_root, write_config
+from ciscribe.errors import ConfigError, InputError, UnknownNameError
+from ciscribe.intervals import region_id
+from ciscribe.io.bed import read_bed, read_narrowpeak
+from ciscribe.io.contacts import open_contacts
+from ciscribe.io.crispri import read_crispri
+from ciscribe.io.expression import read_expression
+from ciscribe.io.genes import read_genes
+from ciscribe.io.genome import Genome
+from ciscribe.io.links import read_links, to_abc_columns, write_bedpe, write_links
+from ciscribe.io.motifs import read_meme
+from ciscribe.io.text import coerce_numbers, read_table
+from ciscribe.io.tracks import bin_means, read_bedgraph, read_bigwig
+from ciscribe.links import abc, contact, crispri
+from ciscribe.links.combine import CARD as COMBINER_CARD
+from ciscribe.links.combine import Combiner, link_features, predict_combiner
+from ciscribe.links.join import describe_links
+from ciscribe.provenance import atomic_folder, atomic_path, provenance, write_json, write_text
+from ciscribe.pwm import CARD as SCAN_CARD
+from ciscribe.pwm import scan_motifs
+from ciscribe.report.build import build_report
+from ciscribe.report.links import LinkedLocus, link_benchmark_section, links_section, loci_section
+
+Tell = Callable[[str], None]
+
+_VIEW = 1.15  # of the farthest link shown
+_MOST_LINKED = 400  # elements that are scanned for motifs at a time
+
+
+def score_config(path: str | Path, out: str | Path | None = None, *, tell: Tell = print, progress: bool = True) -> Path:
+    """Score the links of a configuration and report them.
+
+    Parameters
+    ----------
+    path
+        YAML file; see `ciscribe.config.LinksConfig` and ``configs/links_chr22.yaml``.
+    out
+        Folder; ``runs/<name>`` unless given.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ConfigError, DataMissingError, InputError, SchemaError
+        For a configuration or files that cannot be used.
+    """
+    config = read_config(path, LinksConfig)
+    root = resolve_root(config.root, Path(path).parent.absolute()).resolve()
+    config = config.model_copy(update={"root": str(root)})
+    genes = _genes(config, root)
+    elements = _elements(config, root, genes)
+    tell(f"elements: {len(elements):,} ({', '.join(f'{n:,} {c}' for c, n in elements['class'].value_counts().items())})"
+         f"; genes: {len(genes):,}")
+    links = _score(config, root, elements, genes)
+    threshold = _threshold(config, links)
+    called = abc.select_links(links, threshold, score="score" if config.combiner else "abc_reported")
+    tell(f"links: {len(links):,} kept, {len(called):,} called from a score of {threshold:.3g}")
+    called = _described(config, root, called, tell)
+    benchmark = None if config.crispri is None else _benchmark(config, root, links, genes, tell)
+    folder = Path(out) if out is not None else Path("runs") / config.name
+    with atomic_folder(folder) as temporary:
+        write_text(temporary / "config.yaml", write_config(config))
+        write_links(temporary / "links.parquet", links)
+        with atomic_path(temporary / "called.tsv.gz") as file:
+            to_abc_columns(called).to_csv(file, sep="\t", index=False, float_format="%.6f")
+        write_bedpe(temporary / "called.bedpe", called)
+        if benchmark is not None:
+            benchmark.table.to_parquet(temporary / "benchmark.parquet", index=False)
+            benchmark.curves.to_parquet(temporary / "curves.parquet", index=False)
+        facts = {"elements": len(elements), "genes": len(genes), "links": len(links), "called": len(called),
+                 "threshold": threshold, **{k: v for k, v in links.attrs.items() if k != "n_elements"}}
+        write_json(temporary / "provenance.json", provenance(seed=config.seed, **facts))
+        _report(temporary, config, root, called, links, genes, elements, threshold, benchmark, facts)
+    return folder
+
+
+def compare_links(files: Mapping[str, str | Path], pairs: str | Path, genes: str | Path, out: str | Path, *,
+                  columns: dict[str, str] | None = None, cell: str | None = None, match_on: str = "gene_name",
+                  tell: Tell = print) -> tuple[pd.DataFrame, Path]:
+    """Hold tables of links against CRISPRi experiments, beside distance and the nearest gene.
+
+    Parameters
+    ----------
+    files
+        Name → table of links (ours, of ABC or of ENCODE-rE2G).
+    pairs
+        Tested pairs; see `ciscribe.io.crispri.read_crispri`.
+    genes
+        Gene annotation: the universe, with each gene's TSS.
+    columns
+        Of a gene table without usual names.
+    cell
+        Cell type of the pairs that the predictions are for, whatever they call it; all of them unless given.
+    match_on
+        ``gene_name`` or ``gene_id``.
+
+    Returns
+    -------
+    DataFrame, Path
+        One row a predictor, and the folder with ``benchmark.parquet``, ``curves.parquet`` and ``report.html``.
+    """
+    universe = read_genes(genes, columns=columns).drop_duplicates(match_on)
+    tested, counts = crispri.select_pairs(read_crispri(pairs), genes=universe)
+    protocol = _protocol(tested, match_on)
+    table, predictors = crispri.baselines(tested, universe, match_on=match_on, contact=contact.power_law)
+    for name, file in files.items():
+        found = read_links(file, gene="symbol" if match_on == "gene_name" else "id")
+        found = found if match_on in found else found.assign(**{match_on: found["gene_id"]})
+        asked = {name: crispri.Predictor("score")}
+        cells = None if cell is None else dict.fromkeys(map(str, found["cell"].unique()), cell)
+        table[name] = crispri.match_predictions(tested, found, asked, match_on=match_on, cells=cells)[name]
+        predictors |= asked
+    tell(f"pairs: {counts['pairs']:,} count, {counts['positives']:,} regulated, of {counts['tested']:,} tested")
+    result = crispri.benchmark_crispri(table, predictors, protocol)
+    with atomic_folder(out) as temporary:
+        result.table.to_parquet(temporary / "benchmark.parquet", index=False)
+        result.curves.to_parquet(temporary / "curves.parquet", index=False)
+        facts = {"pairs": str(pairs), "files": {k: str(v) for k, v in files.items()}, "counts": counts,
+                 "protocol": str(protocol)}
+        write_json(temporary / "provenance.json", provenance(seed=protocol.seed, **facts))
+        build_report(temporary / "report.html", title="Links against CRISPRi", subtitle=Path(pairs).name,
+                     summary=[("pairs", f"{counts['pairs']:,}", f"{counts['positives']:,} regulated")],
+                     sections=[_benchmark_section(result)], cards=[crispri.CARD], provenance=facts)
+    whole = result.table.loc[result.table["stratum"] == "all"]
+    return whole.sort_values(["auprc", "average_precision"], ascending=False, kind="stable"), Path(out)
+
+
+# ---- what is read
+
+
+def _genes(config: LinksConfig, root: Path) -> pd.DataFrame:
+    genes = read_genes(root / config.genes.path, columns=config.genes.columns)
+    if config.expression is None:
+        return genes if "expression" in genes else genes.assign(expression=np.nan)
+    given = config.expression
+    table = read_expression(root / given.path, gene_id=given.gene_id, columns=given.columns,
+                            counts_length=given.counts_length)
+    mean = dict(zip(table.index.astype(str), table.to_numpy(float).mean(axis=1), strict=True))
+    found = np.array([mean.get(i, mean.get(name, np.nan)) for i, name in zip(
+        genes["gene_id"].astype(str), genes["gene_name"].astype(str), strict=True)], dtype=float)
+    if not np.isfinite(found).any():
+        raise InputError(f"no gene of {config.genes.path} is in the expression table {given.path}: genes are called "
+                         f"{', '.join(genes['gene_id'].head(3))} there, {', '.join(list(mean)[:3])} here")
+    return genes.assign(expression=found)
+
+
+def _elements(config: LinksConfig, root: Path, genes: pd.DataFrame) -> pd.DataFrame:
+    """Elements with their activity."""
+    path = root / config.elements.path
+    blacklist = None if config.blacklist is None else read_bed(root / config.blacklist)
+    given = _intervals(path)
+    if config.elements.peaks:
+        if any(s is not None and s.counts is not None for s in (config.accessibility, config.h3k27ac)):
+            raise ConfigError("elements made of peaks are other intervals than those that counts were made on; give a "
+                              "bigwig or bedgraph, or set elements.peaks: false")
+        elements = abc.candidate_elements(given, _signal(config.accessibility, root, given), genes,
+                                          n_strongest=config.elements.n_strongest, blacklist=blacklist)
+    else:
+        elements = given.loc[:, ["chrom", "start", "end"]].assign(**{"class": abc.classify(given, genes)})
+        if "class" in given:
+            elements["class"] = given["class"].to_numpy()
+    totals: dict[str, float] = {}
+    for name, signal in (("accessibility", config.accessibility), ("h3k27ac", config.h3k27ac)):
+        if signal is not None:
+            value = _signal(signal, root, elements)
+            elements[name] = value * (1e6 / signal.total) if signal.total is not None else value
+            totals[name] = 1e6  # reads per million from here on
+    reference = None if config.normalize_to is None else _reference(root / config.normalize_to)
+    return abc.activity(elements, totals=totals, reference=reference, assay=config.assay)
+
+
+def _intervals(path: Path) -> pd.DataFrame:
+    """BED, narrowPeak, or a table whose header names the columns."""
+    name = path.name.removesuffix(".gz").lower()
+    if name.endswith("narrowpeak"):
+        return read_narrowpeak(path)
+    if name.endswith((".bed", ".bedgraph")):
+        return read_bed(path)
+    table = read_table(path, "elements").rename(columns={"chr": "chrom", "chromStart": "start", "chromEnd": "end"})
+    missing = [c for c in ("chrom", "start", "end") if c not in table]
+    if missing:
+        raise InputError(f"elements {path} must have the columns chrom, start and end in its header; missing: "
+                         f"{', '.join(missing)}; got {', '.join(map(str, table.columns[:8]))}")
+    return table.astype({"start": int, "end": int})
+
+
+def _signal(signal: ElementSignalConfig, root: Path, elements: pd.DataFrame) -> np.ndarray:
+    """Reads (or whatever the track adds up to) on each element."""
+    if signal.counts is not None:
+        table = read_bed(root / signal.counts)
+        known = dict(zip(region_id(table), coerce_numbers(table["name"]), strict=True))
+        value = np.array([known.get(name, np.nan) for name in region_id(elements)], dtype=float)
+        if np.isnan(value).any():
+            i = int(np.isnan(value).argmax())
+            raise InputError(f"{int(np.isnan(value).sum()):,} of {len(value):,} elements have no count in "
+                             f"{signal.counts}; first: {region_id(elements).iloc[i]}; counts are of the same "
+                             "intervals: chrom start end count")
+        return value
+    track = read_bigwig(root / signal.bigwig) if signal.bigwig is not None else \
+        read_bedgraph(root / str(signal.bedgraph))
+    value = np.zeros(len(elements))
+    chrom = elements["chrom"].to_numpy()
+    width = (elements["end"] - elements["start"]).to_numpy()
+    for name in np.unique(chrom):
+        for length in np.unique(width[chrom == name]):
+            rows = np.flatnonzero((chrom == name) & (width == length))
+            runs = track.runs.get(str(name))
+            if runs is not None:
+                starts = elements["start"].to_numpy()[rows]
+                value[rows] = bin_means(runs, starts, 1, int(length))[:, 0] * length
+    return value
+
+
+def _reference(path: Path) -> pd.DataFrame:
+    table = read_table(path, "activities by rank")
+    return table.assign(**{c: coerce_numbers(table[c]) for c in table.columns if c != "enh_class"})
+
+
+# ---- what is scored
+
+
+def _score(config: LinksConfig, root: Path, elements: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:
+    """ABC, or a trained combiner's probability on its pairs."""
+    gamma = contact.GAMMA if config.gamma is None else config.gamma
+    scale = contact.SCALE if config.scale is None else config.scale
+    given = config.contacts
+    contacts = None if given is None else open_contacts(
+        root / given.path, resolution=given.resolution, balanced=given.balanced, chrom=given.chrom,
+        normalization=given.normalization)
+    links = abc.score_abc(elements, genes, contacts=contacts, contact_source="hic" if given is None else given.source,
+                          max_distance=config.max_distance, cell=config.cell, min_score=config.min_score,
+                          gamma=gamma, scale=scale)
+    if config.combiner is None:
+        return links
+    combiner = Combiner.from_json((root / config.combiner).read_text(encoding="utf-8"))
+    pairs = links.merge(elements.drop(columns=["class", "activity"]), on=["chrom", "start", "end"])
+    features = link_features(pairs, genes, elements=elements,
+                             contact=lambda distance: contact.power_law(distance, gamma=gamma, scale=scale))
+    score = predict_combiner(combiner, features)
+    attrs = links.attrs
+    links = pairs.assign(score=score)
+    links.attrs = attrs | {"method": "combiner", "combiner": str(config.combiner)}
+    return links
+
+
+def _threshold(config: LinksConfig, links: pd.DataFrame) -> float:
+    """The score that calls: as configured, as published, or the upper 5 % of what was scored."""
+    if config.threshold is not None:
+        return config.threshold
+    if config.combiner is not None:
+        return 0.5
+    source = "powerlaw" if config.contacts is None else config.contacts.source
+    try:
+        return abc.threshold_for(config.assay, config.h3k27ac is not None, source)
+    except UnknownNameError:
+        return float(links["score"].quantile(0.95))
+
+
+def _described(config: LinksConfig, root: Path, called: pd.DataFrame, tell: Tell) -> pd.DataFrame:
+    """Called links with the motifs and the scored variants in their elements."""
+    hits = effects = None
+    if config.motifs is not None:
+        if config.genome is None:
+            raise ConfigError("motifs are looked for in the sequence of elements: name the FASTA as genome")
+        files = [config.motifs] if isinstance(config.motifs, str) else config.motifs
+        hits = _hits(Genome(root / config.genome), called, [m for f in files for m in read_meme(root / f)])
+        tell(f"motifs: {len(hits):,} hits in the elements of called links")
+    if config.effects is not None:
+        effects = pd.read_parquet(root / config.effects)
+    if hits is None and effects is None:
+        return called
+    attrs = called.attrs
+    out = describe_links(called, hits=hits, effects=effects)
+    out.attrs = attrs
+    return out
+
+
+def _hits(genome: Genome, links: pd.DataFrame, motifs: list[Any]) -> pd.DataFrame:
+    """Motif hits in elements, on the genome."""
+    elements = links[["chrom", "start", "end"]].drop_duplicates(ignore_index=True)
+    found = []
+    for lo in range(0, len(elements), _MOST_LINKED):
+        part = elements.iloc[lo:lo + _MOST_LINKED].reset_index(drop=True)
+        length = int((part["end"] - part["start"]).max())
+        codes = np.full((len(part), length), 4, np.uint8)
+        for i, (chrom, start, end) in enumerate(part.itertuples(index=False)):
+            codes[i, :end - start] = genome.fetch(chrom, start, end)
+        table = scan_motifs(codes, motifs)
+        at = part.iloc[table["region"].to_numpy(int)].reset_index(drop=True)
+        found.append(table.assign(chrom=at["chrom"], start=table["start"] + at["start"],
+                                  end=table["end"] + at["start"]).drop(columns="region"))
+    return pd.concat(found, ignore_index=True)
+
+
+def _benchmark(config: LinksConfig, root: Path, links: pd.DataFrame, genes: pd.DataFrame, tell: Tell
+               ) -> crispri.CrispriBenchmark:
+    pairs = read_crispri(root / str(config.crispri))
+    match_on = "gene_id" if set(pairs["gene_id"]) & set(genes["gene_id"]) else "gene_name"
+    universe = genes.drop_duplicates(match_on)
+    tested, counts = crispri.select_pairs(pairs, genes=universe)
+    asked = {"abc": crispri.Predictor("abc")}
+    if config.combiner is not None:
+        asked = {"combiner": crispri.Predictor("score", "max")} | asked
+    names = tested["cell"].drop_duplicates()
+    cells = {config.cell: str(names.iloc[0])} if len(names) == 1 else None
+    matched = crispri.match_predictions(tested, links, asked, match_on=match_on, cells=cells)
+    matched, predictors = crispri.baselines(matched, universe, match_on=match_on, contact=contact.power_law)
+    result = crispri.benchmark_crispri(matched, asked | predictors, _protocol(matched, match_on))
+    best = result.table.loc[result.table["stratum"] == "all"].iloc[0]
+    tell(f"CRISPRi: {counts['pairs']:,} pairs, {counts['positives']:,} regulated; AUPRC {best['auprc']:.3f}")
+    return result
+
+
+def _protocol(pairs: pd.DataFrame, match_on: str) -> crispri.Protocol:
+    """The community's, without bins of distance where some bin has no regulated pair."""
+    protocol = replace(crispri.Protocol(), match_on=match_on)
+    found, _ = np.histogram(pairs.loc[pairs["label"].to_numpy(bool), "distance"], protocol.distance_bins)
+    return protocol if found.all() else replace(protocol, distance_bins=())
+
+
+# ---- what is shown
+
+
+def _benchmark_section(result: crispri.CrispriBenchmark | None) -> Any:
+    if result is None:
+        return None
+    table = result.table.rename(columns={"predictor": "method", "auprc_low": "low", "auprc_high": "high"})
+    whole = table.loc[table["stratum"] == "all"]
+    bins = table.loc[table["stratum"].str.contains("kb")].rename(columns={
+        "stratum": "bin", "n_pairs": "n", "n_positive": "n_positive"})
+    curves = result.curves.loc[result.curves["stratum"] == "all"].rename(columns={"predictor": "method"})
+    return link_benchmark_section(whole, curves, by_distance=bins, n_pairs=int(whole["n_pairs"].iloc[0]),
+                                  n_positive=int(whole["n_positive"].iloc[0]))
+
+
+def _report(folder: Path, config: LinksConfig, root: Path, called: pd.DataFrame, links: pd.DataFrame,
+            genes: pd.DataFrame, elements: pd.DataFrame, threshold: float, benchmark: crispri.CrispriBenchmark | None,
+            facts: dict[str, Any]) -> None:
+    names = dict(zip(genes["gene_id"], genes["gene_name"], strict=True))
+    distal = called.loc[~called["is_self_promoter"].to_numpy(bool)]
+    summary = [("elements", f"{len(elements):,}", f"{int((elements['class'] == 'promoter').sum()):,} promoters"),
+               ("genes", f"{len(genes):,}", f"{called['gene_id'].nunique():,} with a called link"),
+               ("called links", f"{len(distal):,}", f"of a score of {threshold:.3g}, own promoters not counted"),
+               ("elements a gene", f"{len(distal) / max(1, distal['gene_id'].nunique()):.1f}", "of genes with a link")]
+    cards: list[Card] = [abc.CARD, contact.CARD]
+    cards += [COMBINER_CARD] if config.combiner is not None else []
+    cards += [SCAN_CARD] if config.motifs is not None else []
+    cards += [crispri.CARD] if benchmark is not None else []
+    tested = None if config.crispri is None else read_crispri(root / config.crispri)
+    effects = None if config.effects is None else pd.read_parquet(root / config.effects)
+    loci = _loci(config, distal, genes, elements, tested, effects)
+    build_report(folder / "report.html", title=config.report.title or f"{config.name}: links",
+                 subtitle=f"{facts['method']} in {config.cell or 'one cell type'}", summary=summary,
+                 sections=[links_section(distal, names=names), loci_section(loci), _benchmark_section(benchmark)],
+                 cards=cards, provenance=facts)
+
+
+def _loci(config: LinksConfig, called: pd.DataFrame, genes: pd.DataFrame, elements: pd.DataFrame,
+          tested: pd.DataFrame | None, effects: pd.DataFrame | None) -> list[LinkedLocus]:
+    """The genes that are asked for, else those with most regulated pairs, then those with most called links."""
+    by_name = genes.drop_duplicates("gene_name").set_index("gene_name")
+    wanted = [g for g in config.report.genes if g in by_name.index]
+    if not wanted:
+        sure = called["gene_name"].value_counts().index.tolist()
+        if tested is not None:
+            found = tested.loc[tested["label"].fillna(False).astype(bool)]
+            ids = genes.drop_duplicates("gene_id").set_index("gene_id")["gene_name"]
+            regulated = found["gene_id"].map(ids).fillna(found["gene_name"])
+            sure = regulated.value_counts().index.tolist() + sure
+        wanted = [g for g in dict.fromkeys(sure) if g in by_name.index][:config.report.n_loci]
+    loci = []
+    for name in wanted:
+        gene = by_name.loc[name]
+        links = called.loc[called["gene_name"] == name, ["chrom", "start", "end", "score"]]
+        same = None if tested is None else (tested["gene_name"] == name) | (tested["gene_id"] == gene["gene_id"])
+        own = None if tested is None else tested.loc[same, ["chrom", "start", "end", "label"]]
+        own = own if own is not None and len(own) else None
+        shown = pd.concat([links, own]) if own is not None else links
+        if not len(shown):
+            continue
+        tss = int(gene["tss"])
+        reach = _VIEW * max(5_000, float((shown["start"] - tss).abs().max()), float((shown["end"] - tss).abs().max()))
+        start, end = max(0, int(tss - reach)), int(tss + reach)
+        loci.append(LinkedLocus(str(gene["chrom"]), start, end, str(gene["gene_id"]), str(name), tss, links, genes,
+                                elements=elements, tested=own, variants=effects))
+    return loci
