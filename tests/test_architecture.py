@@ -36,7 +36,7 @@ ROWS = (
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 
 HOMES = {"lightning": ("train",), "pytorch_lightning": ("train",), "matplotlib": ("plot", "report")}
-WITHOUT_FILES = ("models", "oracle", "train", "perturb", "interpret")
+WITHOUT_FILES = ("models", "oracle", "train", "perturb", "interpret", "variants", "design")
 FILE_CALLS = {"open", "write_text", "write_bytes", "read_text", "read_bytes", "save_file", "load_file",
               "to_csv", "to_parquet", "read_csv", "read_parquet", "write_json", "atomic_path",
               "atomic_folder", "torch.save", "torch.load", "np.save", "np.load"}

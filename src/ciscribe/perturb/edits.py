@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ciscribe.errors import SchemaError
 from ciscribe.oracle import Oracle
-from ciscribe.perturb.local import Difference, Tape
+from ciscribe.perturb.local import Difference, Layouts, Tape
 from ciscribe.sequence import N, codes_of, one_hot_tensor
 
 _POSITIONS = 2**17  # of the edited sequences of a batch where a model stays local, at least
@@ -143,6 +143,7 @@ class _Work:
     def __init__(self, oracle: Oracle, ask: Callable[..., Tensor], codes: ndarray, extras: tuple[Tensor | None, ...],
                  batch_size: int):
         self.oracle, self.ask, self.codes, self.extras, self.batch_size = oracle, ask, codes, extras, batch_size
+        self.layouts = Layouts()
         self.thread = threading.local()  # block that a thread is working on: its sequences, tracks and tape
 
     def run(self, batches: list[tuple[ndarray, Edits]], fast: bool, progress: bool) -> list[Tensor]:
@@ -181,7 +182,7 @@ class _Work:
         device, mine = self.oracle.device, self.thread
         if not np.array_equal(getattr(mine, "block", None), block):  # type: ignore[arg-type]
             S = _take(self.extras, block)[0]
-            mine.block, mine.tape, mine.bases = block, Tape(), self._bases(self.codes[block])
+            mine.block, mine.tape, mine.bases = block, Tape(self.layouts), self._bases(self.codes[block])
             mine.tracks = None if S is None else S.to(device).transpose(1, 2).contiguous()
         tape: Tape = mine.tape
         at = edits.start[:, None] + np.arange(edits.bases.shape[1])

@@ -14,11 +14,12 @@ doi:10.1093/bioinformatics/btac135. Ours differs: it runs the model's own Python
 carries differences through linear layers instead of windows of values.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from threading import Lock
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ciscribe.nn.conv import conv1d
@@ -32,6 +33,24 @@ _POINTWISE = {"relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "sil
 _SAME = {"contiguous", "clone", "detach", "float"}  # a new object each: what changes one in place leaves the other
 
 
+class Layouts:
+    """Weights as rules want them laid out, made once for all batches and threads of a call."""
+
+    def __init__(self) -> None:
+        self._made: dict[Any, tuple[Tensor, Tensor]] = {}
+        self._lock = Lock()
+
+    def read(self, what: Hashable, weight: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+        """Return `what` is made of a parameter; of a weight that the network itself makes in every pass, anew."""
+        if not isinstance(weight, nn.Parameter):
+            return compute()
+        with self._lock:
+            found = self._made.get((what, id(weight)))
+            if found is None:  # the parameter is kept with what was made of it: its id stays its own
+                found = self._made[what, id(weight)] = weight, compute()
+            return found[1]
+
+
 class Tape:
     """What operations make of the unedited sequences, computed once and read again by every further batch of edits.
 
@@ -42,11 +61,14 @@ class Tape:
 
     Attributes
     ----------
+    layouts
+        Of weights, shared by tapes.
     left
         Whether some activations of edited sequences were needed in full.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, layouts: Layouts | None = None) -> None:
+        self.layouts = layouts or Layouts()
         self._records: list[tuple[Any, Any]] = []
         self._next = 0
         self._call: Any = None
@@ -61,7 +83,7 @@ class Tape:
         self._call = call
 
     def read(self, what: str, compute: Callable[[], Any]) -> Any:
-        """Return `what` the operation makes of the unedited sequences, or of a weight for its own use."""
+        """Return `what` the operation makes of the unedited sequences."""
         i, self._next = self._next, self._next + 1
         key = what, self._call
         if i == len(self._records) or not _equal(self._records[i][0], key):
@@ -295,7 +317,8 @@ def _spread(x: Difference, weight: Tensor, far: int, start: Tensor, length: int)
     if far < 4 and width > 2 * taps and n_in >= 16:  # the windows are hardly wider than what is read
         padded = F.pad(x.delta, (0, 0, (taps - 1) * far, (taps - 1) * far))
         return _inside(start, _as_positions(conv1d(padded.transpose(1, 2), weight, None, 1, 0, far)), length)
-    last_first = x.tape.read("taps", lambda: weight.flip(2).permute(1, 2, 0).reshape(n_in, taps * n_out))
+    last_first = x.tape.layouts.read("taps", weight, lambda: weight.flip(2).permute(1, 2, 0).reshape(
+        n_in, taps * n_out))
     made = (x.delta.reshape(n * width, n_in) @ last_first).view(n, width, taps, n_out)
     if serves(made):
         return lay_taps(made, far, start, length)
@@ -531,8 +554,8 @@ def _linear(name: str, func: Any, x: Difference, weight: Tensor, bias: Tensor | 
         return NotImplemented
     length, channels = x.n_positions, x.reference.shape[2]
     out = x.tape.read(name, lambda: F.linear(x.reference.transpose(1, 2).flatten(1), weight, bias))[x.row]
-    by_position = x.tape.read("by position", lambda: weight.reshape(-1, channels, length).permute(2, 1, 0).reshape(
-        length * channels, -1))
+    by_position = x.tape.layouts.read(("by position", channels), weight, lambda: weight.reshape(
+        -1, channels, length).permute(2, 1, 0).reshape(length * channels, -1))
     for start in x.start.unique().tolist():
         which = (x.start == start).nonzero().squeeze(1)
         first, last = max(0, start), min(length, start + x.width)

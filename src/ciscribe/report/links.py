@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from ciscribe.plot.curves import plot_precision_recall
 from ciscribe.plot.links import ArcPanel, plot_reliability
-from ciscribe.plot.panels import GenePanel, IntervalPanel, Panel, SignalPanel
+from ciscribe.plot.panels import GenePanel, IntervalPanel, Panel, SignalPanel, View, inside
 from ciscribe.plot.style import ORANGE, check_columns, display_name
 from ciscribe.plot.tracks import plot_region
 from ciscribe.plot.variants import LollipopPanel, plot_intervals
@@ -18,6 +18,7 @@ from ciscribe.report.markup import count_text, figure_html, number_text, table_h
 from ciscribe.report.sections import Section
 
 _MOST_ROWS = 25
+_MOST_ELEMENTS = 60  # in view; more of them hide what is linked
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,10 @@ class LinkedLocus:
         """From top to bottom: signals, elements, links, what was tested, variants, genes."""
         panels: list[Panel] = [SignalPanel(name, *track) for name, track in (self.signals or {}).items()]
         if self.elements is not None:
-            panels.append(IntervalPanel("candidate elements", self.elements))
+            view = View(self.chrom, self.start, self.end)
+            few = len(inside(self.elements, view)) <= _MOST_ELEMENTS
+            panels.append(IntervalPanel("candidate elements", self.elements) if few else
+                          IntervalPanel("linked elements", self.links))
         panels.append(ArcPanel("links", self.links.assign(tss=self.tss)))
         if self.tested is not None:
             regulated = self.tested["label"].astype(bool)
@@ -159,7 +163,7 @@ def link_benchmark_section(table: pd.DataFrame | None, curves: pd.DataFrame | No
     header = ["method", "AUPRC", *(["95 % interval"] if interval else []), "average precision",
               "precision at 70 % recall"]
     rows = [[display_name(str(row["method"])), number_text(row["auprc"]),
-             *([f"{number_text(row['low'])}–{number_text(row['high'])}"] if interval else []),
+             *([_interval_text(row)] if interval else []),
              number_text(row.get("average_precision")), number_text(row.get("precision_at_recall"))]
             for row in ranked.to_dict("records")]
     body = table_html(header, rows, strong=True)
@@ -238,11 +242,16 @@ def variant_benchmark_section(table: pd.DataFrame | None, *, measure: str, xlabe
         return None
     figure = plot_intervals(table, xlabel=xlabel, reference=reference)
     rows = [[display_name(str(row["method"])), number_text(row["value"]),
-             f"{number_text(row.get('low'))}–{number_text(row.get('high'))}"]
+             _interval_text(row)]
             for row in table.sort_values("value", ascending=False, kind="stable").to_dict("records")]
     body = figure_html(figure, "variant-benchmark", None, measure)
     body += table_html(["method", xlabel, "95 % interval"], rows, strong=True)
     return Section("Against measured effects", "measured-effects", measure, body)
+
+
+def _interval_text(row: Mapping[str, Any]) -> str:
+    known = np.isfinite(float(row.get("low", np.nan)))
+    return f"{number_text(row['low'])}–{number_text(row['high'])}" if known else "–"
 
 
 def _strongest(table: pd.DataFrame, column: str) -> pd.DataFrame:

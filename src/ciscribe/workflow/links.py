@@ -15,7 +15,7 @@ provenance.json    configuration, versions, counts
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ import pandas as pd
 from ciscribe.card import Card
 from ciscribe.config import ElementSignalConfig, LinksConfig, read_config, resolve_root, write_config
 from ciscribe.errors import ConfigError, InputError, UnknownNameError
-from ciscribe.intervals import region_id
+from ciscribe.intervals import overlapping, region_id
 from ciscribe.io.bed import read_bed, read_narrowpeak
 from ciscribe.io.contacts import open_contacts
 from ciscribe.io.crispri import read_crispri
@@ -82,7 +82,8 @@ def score_config(path: str | Path, out: str | Path | None = None, *, tell: Tell 
     called = abc.select_links(links, threshold, score="score" if config.combiner else "abc_reported")
     tell(f"links: {len(links):,} kept, {len(called):,} called from a score of {threshold:.3g}")
     called = _described(config, root, called, tell)
-    benchmark = None if config.crispri is None else _benchmark(config, root, links, genes, tell)
+    tested = _tested(config, root, genes)
+    benchmark = None if tested is None else _benchmark(config, links, tested, tell)
     folder = Path(out) if out is not None else Path("runs") / config.name
     with atomic_folder(folder) as temporary:
         write_text(temporary / "config.yaml", write_config(config))
@@ -96,7 +97,7 @@ def score_config(path: str | Path, out: str | Path | None = None, *, tell: Tell 
         facts = {"elements": len(elements), "genes": len(genes), "links": len(links), "called": len(called),
                  "threshold": threshold, **{k: v for k, v in links.attrs.items() if k != "n_elements"}}
         write_json(temporary / "provenance.json", provenance(seed=config.seed, **facts))
-        _report(temporary, config, root, called, links, genes, elements, threshold, benchmark, facts)
+        _report(temporary, config, root, called, genes, elements, threshold, tested, benchmark, facts)
     return folder
 
 
@@ -126,7 +127,7 @@ def compare_links(files: Mapping[str, str | Path], pairs: str | Path, genes: str
         One row a predictor, and the folder with ``benchmark.parquet``, ``curves.parquet`` and ``report.html``.
     """
     universe = read_genes(genes, columns=columns).drop_duplicates(match_on)
-    tested, counts = crispri.select_pairs(read_crispri(pairs), genes=universe)
+    tested, counts = crispri.select_pairs(read_crispri(pairs), crispri.Protocol(match_on=match_on), genes=universe)
     protocol = _protocol(tested, match_on)
     table, predictors = crispri.baselines(tested, universe, match_on=match_on, contact=contact.power_law)
     for name, file in files.items():
@@ -318,18 +319,33 @@ def _hits(genome: Genome, links: pd.DataFrame, motifs: list[Any]) -> pd.DataFram
     return pd.concat(found, ignore_index=True)
 
 
-def _benchmark(config: LinksConfig, root: Path, links: pd.DataFrame, genes: pd.DataFrame, tell: Tell
-               ) -> crispri.CrispriBenchmark:
-    pairs = read_crispri(root / str(config.crispri))
+class _Tested(NamedTuple):
+    """CRISPRi pairs that count, labelled; the genes, each once; and what names a gene in both."""
+
+    pairs: pd.DataFrame
+    counts: dict[str, int]
+    universe: pd.DataFrame
+    match_on: str
+
+
+def _tested(config: LinksConfig, root: Path, genes: pd.DataFrame) -> _Tested | None:
+    if config.crispri is None:
+        return None
+    pairs = read_crispri(root / config.crispri)
     match_on = "gene_id" if set(pairs["gene_id"]) & set(genes["gene_id"]) else "gene_name"
     universe = genes.drop_duplicates(match_on)
-    tested, counts = crispri.select_pairs(pairs, genes=universe)
+    chosen, counts = crispri.select_pairs(pairs, crispri.Protocol(match_on=match_on), genes=universe)
+    return _Tested(chosen, counts, universe, match_on)
+
+
+def _benchmark(config: LinksConfig, links: pd.DataFrame, tested: _Tested, tell: Tell) -> crispri.CrispriBenchmark:
+    pairs, counts, universe, match_on = tested
     asked = {"abc": crispri.Predictor("abc")}
     if config.combiner is not None:
         asked = {"combiner": crispri.Predictor("score", "max")} | asked
-    names = tested["cell"].drop_duplicates()
+    names = pairs["cell"].drop_duplicates()
     cells = {config.cell: str(names.iloc[0])} if len(names) == 1 else None
-    matched = crispri.match_predictions(tested, links, asked, match_on=match_on, cells=cells)
+    matched = crispri.match_predictions(pairs, links, asked, match_on=match_on, cells=cells)
     matched, predictors = crispri.baselines(matched, universe, match_on=match_on, contact=contact.power_law)
     result = crispri.benchmark_crispri(matched, asked | predictors, _protocol(matched, match_on))
     best = result.table.loc[result.table["stratum"] == "all"].iloc[0]
@@ -359,9 +375,9 @@ def _benchmark_section(result: crispri.CrispriBenchmark | None) -> Any:
                                   n_positive=int(whole["n_positive"].iloc[0]))
 
 
-def _report(folder: Path, config: LinksConfig, root: Path, called: pd.DataFrame, links: pd.DataFrame,
-            genes: pd.DataFrame, elements: pd.DataFrame, threshold: float, benchmark: crispri.CrispriBenchmark | None,
-            facts: dict[str, Any]) -> None:
+def _report(folder: Path, config: LinksConfig, root: Path, called: pd.DataFrame, genes: pd.DataFrame,
+            elements: pd.DataFrame, threshold: float, tested: _Tested | None,
+            benchmark: crispri.CrispriBenchmark | None, facts: dict[str, Any]) -> None:
     names = dict(zip(genes["gene_id"], genes["gene_name"], strict=True))
     distal = called.loc[~called["is_self_promoter"].to_numpy(bool)]
     summary = [("elements", f"{len(elements):,}", f"{int((elements['class'] == 'promoter').sum()):,} promoters"),
@@ -372,9 +388,8 @@ def _report(folder: Path, config: LinksConfig, root: Path, called: pd.DataFrame,
     cards += [COMBINER_CARD] if config.combiner is not None else []
     cards += [SCAN_CARD] if config.motifs is not None else []
     cards += [crispri.CARD] if benchmark is not None else []
-    tested = None if config.crispri is None else read_crispri(root / config.crispri)
     effects = None if config.effects is None else pd.read_parquet(root / config.effects)
-    loci = _loci(config, distal, genes, elements, tested, effects)
+    loci = _loci(config, distal, genes, elements, None if tested is None else tested.pairs, effects)
     build_report(folder / "report.html", title=config.report.title or f"{config.name}: links",
                  subtitle=f"{facts['method']} in {config.cell or 'one cell type'}", summary=summary,
                  sections=[links_section(distal, names=names), loci_section(loci), _benchmark_section(benchmark)],
@@ -389,7 +404,7 @@ def _loci(config: LinksConfig, called: pd.DataFrame, genes: pd.DataFrame, elemen
     if not wanted:
         sure = called["gene_name"].value_counts().index.tolist()
         if tested is not None:
-            found = tested.loc[tested["label"].fillna(False).astype(bool)]
+            found = tested.loc[tested["label"].to_numpy(bool)]
             ids = genes.drop_duplicates("gene_id").set_index("gene_id")["gene_name"]
             regulated = found["gene_id"].map(ids).fillna(found["gene_name"])
             sure = regulated.value_counts().index.tolist() + sure
@@ -401,6 +416,11 @@ def _loci(config: LinksConfig, called: pd.DataFrame, genes: pd.DataFrame, elemen
         same = None if tested is None else (tested["gene_name"] == name) | (tested["gene_id"] == gene["gene_id"])
         own = None if tested is None else tested.loc[same, ["chrom", "start", "end", "label"]]
         own = own if own is not None and len(own) else None
+        if own is not None:  # a link is as the pair that it overlaps
+            row, pair = overlapping(links, own)
+            label = np.full(len(links), None, dtype=object)
+            label[row] = own["label"].to_numpy(bool)[pair]
+            links = links.assign(label=label)
         shown = pd.concat([links, own]) if own is not None else links
         if not len(shown):
             continue
