@@ -11,7 +11,8 @@ from ciscribe.errors import SchemaError
 
 Task = Literal["classification", "regression", "profile", "tracks", "language model"]
 Attribution = Literal["gradient", "ism", "deeplift", "attention"]
-Kind = Literal["model", "baseline", "elements", "attribution", "interpretation", "variants", "links", "designer", "benchmark"]
+Kind = Literal["model", "baseline", "elements", "attribution", "interpretation", "variants", "links", "designer",
+               "benchmark"]
 
 
 @dataclass(frozen=True)

@@ -312,6 +312,36 @@ def variants_score(variants: Path, *, run: Path | None = None, others: list[Path
                               n_shuffles=shuffles, n_matched=matched, snap=snap, seed=seed, **_options(quiet)))
 
 
+@variants_app.command(name="benchmark")
+def variants_benchmark(*, saturation: Path | None = None, high: Path | None = None, low: Path | None = None,
+                       motifs: list[Path] | None = None, runs: list[Path] | None = None,
+                       out: Path = Path("runs/variants_benchmark"), seed: int = 0, quiet: bool = False) -> None:
+    """Hold scores of variants against measured alleles: saturation mutagenesis, or pairs of which one is higher.
+
+    Parameters
+    ----------
+    saturation
+        Table of saturation mutagenesis (Chrom, Pos, Ref, Alt, Barcodes, Coefficient, pValue, Element).
+    high
+        FASTA of the higher allele of each pair, such as the more open one.
+    low
+        FASTA of the lower allele, in the same order.
+    motifs
+        MEME files of known motifs.
+    runs
+        Folders of trained runs of reporter assays.
+    seed
+        Of the bootstrap.
+    """
+    table, folder = import_module("ciscribe.workflow.variant_benchmark").compare_scores(
+        out, saturation=saturation, high=high, low=low, motifs=motifs or (), runs=runs or (), seed=seed,
+        **_options(quiet))
+    shown = ["method", "value", "low", "high", *(["spearman"] if "spearman" in table else [])]  # over experiments
+    _print_table(table[shown].rename(columns={"value": "AUROC" if saturation is None else "over loci",
+                                              "spearman": "over experiments"}))
+    _finish(folder)
+
+
 @links_app.command(name="score")
 def links_score(config: Path, *, out: Out = None, quiet: bool = False) -> None:
     """Score the links of elements and genes of a configuration: activity by contact, or a trained combiner.

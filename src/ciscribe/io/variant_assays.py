@@ -93,7 +93,7 @@ def read_saturation_mutagenesis(path: PathLike) -> SaturationAssay:
         raise InputError(f"{what} {path} has no row with a position")
     for column, letters in (("Ref", "[ACGT]"), ("Alt", "[ACGT-]")):
         reject_rows([not re.fullmatch(letters, allele) for allele in table[column]],
-                    f"have a {column} other than {letters}", lambda i, column=column: repr(table[column][i]), path, what)
+                    f"have a {column} other than {letters}", lambda i, c=column: repr(table[c][i]), path, what)
     pos = whole_numbers(table, "Pos", path, what) - 1
     measured = {c: real_numbers(table, c, path, what) for c in ("Barcodes", "Coefficient", "pValue")}
     bad = ~np.isfinite(np.stack(list(measured.values()))).all(axis=0)

@@ -209,7 +209,7 @@ def motif_effects(genome: Reference, variants: pd.DataFrame, motifs: Sequence[Mo
     return MotifEffects(variants, tuple(m.name for m in motifs), d_pwm.T, d_occupancy.T, passes.T)
 
 
-def learn_weights(effects: MotifEffects, raised: Bool[ndarray, " V"], *, penalty: float = 1.0) -> dict[str, float]:
+def learn_weights(effects: MotifEffects, raised: Bool[ndarray, " V"], *, penalty: float = 0.1) -> dict[str, float]:
     """Learn from measured alleles how much each motif matters: which changes of occupancy raise the output.
 
     Logistic regression of the direction on `d_occupancy`, without an intercept (exchanged alleles have the opposite
