@@ -13,14 +13,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ciscribe.card import Card
-from ciscribe.config import BenchConfig, ReporterConfig, RunConfig
+from ciscribe.config import BenchConfig, LinksConfig, ReporterConfig, RunConfig
 from ciscribe.models import registry
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 MODELS = REFERENCE / "models.md"
 ROW = re.compile(r"^\| `(?P<key>\w+)` \| (?P<default>.+?) \| (?P<meaning>.+?) \|$", flags=re.MULTILINE)
 PAGES = {"configuration.md": {"top level": RunConfig},
-         "reporter-configuration.md": {"top level": ReporterConfig, "benchmark": BenchConfig}}
+         "reporter-configuration.md": {"top level": ReporterConfig, "benchmark": BenchConfig},
+         "links-configuration.md": {"top level": LinksConfig}}
 
 
 def part_of(annotation) -> type[BaseModel] | None:

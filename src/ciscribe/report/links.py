@@ -69,7 +69,8 @@ class LinkedLocus:
             few = len(inside(self.elements, view)) <= _MOST_ELEMENTS
             panels.append(IntervalPanel("candidate elements", self.elements) if few else
                           IntervalPanel("linked elements", self.links))
-        panels.append(ArcPanel("links", self.links.assign(tss=self.tss)))
+        if len(self.links) or self.tested is not None:
+            panels.append(ArcPanel("links", self.links.assign(tss=self.tss)))
         if self.tested is not None:
             regulated = self.tested["label"].astype(bool)
             panels.append(IntervalPanel("CRISPRi: regulated", self.tested.loc[regulated], color=ORANGE))
@@ -129,7 +130,9 @@ def loci_section(loci: Sequence[LinkedLocus]) -> Section | None:
         figure = plot_region(locus.panels(), locus.chrom, locus.start, locus.end, title=locus.gene_name, tss=locus.tss)
         body += figure_html(figure, f"linked-{i}", None, f"Links of {locus.gene_name}")
     tested = any(locus.tested is not None for locus in loci)
-    lead = ("Arcs run from elements to the gene's start; the stronger the link, the thicker." +
+    linked = any(len(locus.links) for locus in loci)
+    lead = (("Arcs run from elements to the gene's start; the stronger the link, the thicker." if linked else
+             "Genes with their surroundings.") +
             (" Orange: the experiment found regulation, gray: it found none, blue: not tested." if tested else "") +
             (" Variants point up where the alternative allele raises the output."
              if any(locus.variants is not None for locus in loci) else ""))
@@ -191,7 +194,7 @@ def link_benchmark_section(table: pd.DataFrame | None, curves: pd.DataFrame | No
 
 
 def variants_section(effects: pd.DataFrame | None, motifs: pd.DataFrame | None = None, *, value: str | None = None,
-                     names: Mapping[str, str] | None = None) -> Section | None:
+                     names: Mapping[str, str] | None = None, n: int | None = None) -> Section | None:
     """Variants with the largest effects, and the motifs that they change.
 
     Parameters
@@ -204,6 +207,8 @@ def variants_section(effects: pd.DataFrame | None, motifs: pd.DataFrame | None =
         Score that ranks; the first of the table unless given.
     names
         Gene id → name.
+    n
+        Variants that were scored, where `effects` holds the strongest of them only.
     """
     if effects is None or not len(effects):
         return None
@@ -229,7 +234,7 @@ def variants_section(effects: pd.DataFrame | None, motifs: pd.DataFrame | None =
          *([changed.get((row["chrom"], row["pos"], row["ref"], row["alt"]), "–")] if changed else []),
          *(number_text(row[s], sign=not s.endswith(("_sd", "_p", "_percentile"))) for s in scores)]
         for row in rows.to_dict("records")], left=3 + has_gene + bool(changed))
-    n = len(effects.drop_duplicates(["chrom", "pos", "ref", "alt"]))
+    n = len(effects.drop_duplicates(["chrom", "pos", "ref", "alt"])) if n is None else n
     lead = (f"{n:,} variants, ranked by the size of {display_name(value)}; positive where the alternative allele "
             "raises the output. Positions count from 1, as in VCF.")
     return Section("Variants with the largest effects", "variants", lead, body)

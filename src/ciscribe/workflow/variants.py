@@ -349,7 +349,7 @@ def _report(folder: Path, asked: Asked, shown: pd.DataFrame | None, changed: pd.
         summary.append(("flipped", f"{tally['flipped']:,}", "reference and alternative had changed places"))
     used: list[Card] = [score.CARD] if asked.oracles else []
     used += list(motif_effects.CARDS.values()) if facts["motifs"] else []
-    sections = [variants_section(ranked, changed if shown is not None else None, names=names),
+    sections = [variants_section(ranked, changed if shown is not None else None, names=names, n=tally.get("kept")),
                 loci_section(_loci(asked, shown))]
     subtitle = " and ".join([*(f"the model of {run.name}" for run in asked.runs[:1]), *(Path(m).name for m in
                                                                                       facts["motifs"])])
