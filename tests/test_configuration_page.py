@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ciscribe.card import Card
-from ciscribe.config import BenchConfig, LinksConfig, ReporterConfig, RunConfig
+from ciscribe.config import BenchConfig, DesignConfig, LinksConfig, ReporterConfig, RunConfig
 from ciscribe.models import registry
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -21,7 +21,8 @@ MODELS = REFERENCE / "models.md"
 ROW = re.compile(r"^\| `(?P<key>\w+)` \| (?P<default>.+?) \| (?P<meaning>.+?) \|$", flags=re.MULTILINE)
 PAGES = {"configuration.md": {"top level": RunConfig},
          "reporter-configuration.md": {"top level": ReporterConfig, "benchmark": BenchConfig},
-         "links-configuration.md": {"top level": LinksConfig}}
+         "links-configuration.md": {"top level": LinksConfig},
+         "design-configuration.md": {"top level": DesignConfig}}
 
 
 def part_of(annotation) -> type[BaseModel] | None:

@@ -57,8 +57,17 @@ def test_explain_model__points_at_the_true_sites(monkeypatch, capsys):
         assert found[f"faithfulness of {method}"] > 0.5
 
 
+def test_score_variants__finds_the_broken_sites(monkeypatch, capsys):
+    found = start("score_variants.py", monkeypatch)["found"]
+    assert "160 variants, half of which break a binding site" in capsys.readouterr().out
+    for method in ("network", "motifs"):
+        assert 0.85 < found[method] < 1, method
+    assert found["signs"] > 0.85
+    assert found["p_breaking"] < 0.05 < found["p_neutral"]
+
+
 def test_examples__each_has_a_test():
-    tested = {"plot_locus.py", "own_model_as_oracle.py", "reporter_assay.py", "explain_model.py"}
+    tested = {"plot_locus.py", "own_model_as_oracle.py", "reporter_assay.py", "explain_model.py", "score_variants.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 

@@ -373,11 +373,25 @@ def links_benchmark(pairs: Path, genes: Path, *, links: list[str] | None = None,
     match_on
         What names a gene in all of them.
     """
-    named = [text.partition("=")[::2] if "=" in text else (Path(text).stem, text) for text in links or ()]
+    named = {text.split("=")[0] if "=" in text else Path(text).stem: text.split("=", 1)[-1] for text in links or ()}
     table, folder = import_module("ciscribe.workflow.links").compare_links(
-        dict(named), pairs, genes, out, cell=cell, match_on=match_on, tell=_options(quiet)["tell"])
+        named, pairs, genes, out, cell=cell, match_on=match_on, tell=_options(quiet)["tell"])
     _print_table(table[["predictor", "n_pairs", "n_positive", "auprc", "average_precision", "precision_at_recall"]])
     _finish(folder)
+
+
+@app.command
+def design(config: Path, *, out: Out = None, quiet: bool = False) -> None:
+    """Design new sequences with the model of a reporter run: within rules and a budget, audited.
+
+    Writes designs.fasta, designs.tsv and report.html.
+
+    Parameters
+    ----------
+    config
+        YAML file; see configs/design_ecoli.yaml.
+    """
+    _finish(import_module("ciscribe.workflow.design").design_config(config, out, **_options(quiet)))
 
 
 @bench_app.command(name="attribution")
@@ -540,7 +554,7 @@ def _test_scores(path: Path) -> dict[str, dict[str, float]] | None:
 
 @app.command
 def catalog(*, kind: Literal["all", "model", "baseline", "elements", "benchmark", "attribution",
-                                         "interpretation"] = "all") -> None:
+                                         "interpretation", "variants", "links", "designer"] = "all") -> None:
     """List every method with its source.
 
     Parameters

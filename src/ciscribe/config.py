@@ -376,6 +376,78 @@ class LinksConfig(_Part):
     report: ReportConfig = ReportConfig()
 
 
+class GoalConfig(_Part):
+    """What designs are for, in the units of the run; see `ciscribe.design.objective`."""
+
+    kind: Literal["maximize", "minimize", "target", "specific"] = "maximize"
+    track: str | None = None
+    """Which target of the run; the only one unless named."""
+    off: list[str] | None = None
+    """Specific: the targets that must stay low; all others unless given."""
+    gap: Literal["max", "mean"] = "max"
+    value: float | None = None
+    """Target: the level to be hit."""
+    tolerance: float = Field(default=0.0, ge=0)
+    clip: bool = True
+    """Predictions beyond the measured range count as its end."""
+    flanks: tuple[str, str] = ("", "")
+    """Constant bases that the model reads around each design."""
+    both_strands: bool = False
+
+
+class StartConfig(_Part):
+    """Where designs start: sequences of a file or of the run itself, or from nothing."""
+
+    path: str | None = None
+    """FASTA, or a table with a column of sequences."""
+    column: str = "sequence"
+    choose: Literal["weakest", "strongest", "random", "none"] = "weakest"
+    """Of the run's held-out sequences, where there is no file; ``none`` designs from nothing."""
+    n: int = Field(default=16, ge=1)
+
+
+class RulesConfig(_Part):
+    """What every design keeps; see `ciscribe.design.rules`."""
+
+    avoid: list[str] = []
+    """Restriction enzymes and words of IUPAC letters, on both strands, junctions with the flanks included."""
+    homopolymer: int | None = Field(default=None, ge=1)
+    repeats: int | None = Field(default=None, ge=2)
+    gc: tuple[float, float] | None = None
+    gc_window: int | None = Field(default=None, ge=1)
+    keep: list[str] = []
+    """Motifs of the start that stay, or positions as ``start-end``, 0-based half-open."""
+    max_edits: int | None = Field(default=None, ge=0)
+    scope: list[str] = []
+    """Positions that may change, as ``start-end``."""
+    flanks: tuple[str, str] = ("", "")
+    """Constant bases in the construct, for junctions."""
+
+
+class DesignConfig(_Part):
+    """From a trained model to new sequences with an audit."""
+
+    name: str
+    seed: int = 0
+    root: str = "."
+    run: str
+    """Folder of a trained reporter run: the oracle."""
+    others: list[str] = []
+    """Folders of runs of other architectures; the lowest prediction counts."""
+    judge: str | None = None
+    """Folder of a run of another family, best on other data: it judges the designs and is never followed."""
+    goal: GoalConfig = GoalConfig()
+    start: StartConfig = StartConfig()
+    rules: RulesConfig = RulesConfig()
+    method: str = "greedy"
+    options: dict[str, Any] = {}
+    n: int = Field(default=64, ge=1)
+    budget: int = Field(default=20_000, ge=1)
+    infeasible: Literal["error", "repair"] = "repair"
+    diversity: float = Field(default=0.0, ge=0, le=1)
+    report: ReportConfig = ReportConfig()
+
+
 class RunConfig(_Part):
     """Everything a run needs to know."""
 

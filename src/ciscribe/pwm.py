@@ -14,6 +14,7 @@ from warnings import warn
 import numba
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float, Int, Shaped, UInt8
 from numpy import ndarray
 from torch import Tensor
@@ -184,7 +185,7 @@ def scan_motifs(X: Shaped[Tensor, "B ..."] | Shaped[ndarray, "B ..."], motifs: S
             found.append((at, scores[::turn, ::turn][window, np.arange(whole.shape[1])].sum(axis=1), tail[total]))
         return found, 0.0
 
-    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         results = list(pool.map(scan, motifs))
     mute = [(m.name, best) for m, (_, best) in zip(motifs, results, strict=True) if best]
     if mute:

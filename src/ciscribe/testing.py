@@ -1,7 +1,7 @@
 """Contracts that any model, and any method that explains models, can be held to, ours or yours.
 
-``check_model(model, ...)`` and ``check_attribution(method, ...)`` raise with what is broken; the project runs them over
-its whole registry and over all of its methods.
+``check_model(model, ...)``, ``check_attribution(method, ...)`` and ``check_designer(design, ...)`` raise with what is
+broken; the project runs them over its whole registry and over all of its methods and designers.
 """
 
 import copy
@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import UInt8
+from numpy import ndarray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -179,6 +181,114 @@ def check_attribution(method: Callable[..., xr.DataArray], *, complete: bool = F
             miss = float(abs(total - change.numpy()).max())
             demand(miss <= atol, f"contributions sum to f(sequence) - mean f(references); they miss it by {miss:.2g}")
     _check_leaves_alone(explain, curved, X, codes)
+
+
+def check_designer(design: Callable[..., Any], objective: Any, constraints: Any,
+                   start: UInt8[ndarray, "S L"] | None = None, *, n: int = 5, budget: int = 600, seed: int = 0,
+                   **options: Any) -> None:
+    """Hold a designer to what its users rely on.
+
+    Every sequence that it proposes is allowed, without any filter; the budget is kept to, and every query counted; no
+    start's best design is worse than the start; scores are the objective's; the same seed makes the same designs,
+    whatever the state of the global generators of random numbers, and leaves that alone; sequences and models stay as
+    they were; an interrupt returns what was found.
+
+    Parameters
+    ----------
+    design
+        ``ciscribe.design.runner.design`` with its `method`, as by ``functools.partial(design, method="greedy")``.
+    objective
+        An objective of ``ciscribe.design``.
+    constraints
+        ``ciscribe.design.constraints.Constraints`` of the designs' length, not bound to starts.
+    start
+        Sequences to improve, codes; None designs from nothing.
+    n, budget, seed
+        Given to the runner.
+    **options
+        Of the designer.
+
+    Raises
+    ------
+    SchemaError
+        With the clause that is broken.
+    """
+    demand = partial(_demand, what="designer")
+    given = None if start is None else start.copy()
+    models = [oracle.model for oracle in objective.oracles]
+    for model in models:
+        model.train()
+    before = [_state(model) for model in models]
+
+    def run(asked: Any) -> Any:
+        return design(asked, given, length=None if given is not None else constraints.length, constraints=constraints,
+                      n=n, budget=budget, seed=seed, **options)
+
+    counted = _Count.of(objective)
+    chance = repr(np.random.get_state()), torch.get_rng_state()  # noqa: NPY002
+    made = run(counted)
+    demand(chance[0] == repr(np.random.get_state()) and torch.equal(chance[1], torch.get_rng_state()),  # noqa: NPY002
+           "the global generators of random numbers are left alone")
+    codes, rules = made.codes, constraints if start is None else constraints.bind(start)
+    shape = (codes.dtype, codes.ndim, codes.shape[-1])
+    demand(shape == (np.uint8, 2, constraints.length) and 1 <= len(codes) <= n and bool((codes < 4).all()),
+           f"designs are uint8 (1..{n}, {constraints.length}), codes 0..3; got {codes.dtype} {codes.shape}")
+    demand(len({(i, row.tobytes()) for i, row in zip(made.origin.tolist(), codes, strict=True)}) == len(codes),
+           "no design of a start comes twice")
+    demand(bool(rules.ok(codes, made.origin).all()), "designs keep all constraints")
+    n_bad, n_all = int(made.history["infeasible"].sum()), int(made.history["proposed"].sum())
+    demand(not n_bad, f"every proposal is allowed by construction; {n_bad:,} of {n_all:,} were not")
+    demand(made.queries <= budget, f"the budget of {budget:,} queries is kept to; {made.queries:,} were used")
+    demand(counted.count == made.queries, f"{made.queries:,} queries are stated; {counted.count:,} were made")
+    demand(np.allclose(made.score, objective(torch.from_numpy(codes)).detach(), atol=1e-5),
+           "scores are those of the objective")
+    if start is not None and given is not None:
+        demand(np.array_equal(given, start), "starts are not changed")
+        demand(bool((np.array([made.score[made.origin == i].max() for i in np.unique(made.origin)])
+                     >= made.start_score[np.unique(made.origin)] - 1e-5).all()), "no start ends worse than it began")
+    demand([_state(model) for model in models] == before, "the models are left as they were")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + 1)
+        again = run(objective)
+    demand(np.array_equal(codes, again.codes) and made.history.equals(again.history),
+           "the same seed makes the same designs")
+    stopped = run(_Count.of(objective, made.queries // 2))
+    demand(stopped.attrs["stopped"] == "interrupted" and len(stopped.codes) <= n and
+           bool(rules.ok(stopped.codes, stopped.origin).all()), "an interrupt returns what was found")
+    demand([_state(model) for model in models] == before, "the models are left as they were, also after an interrupt")
+
+
+class _Count:
+    """What is mixed into the class of an objective: counts what it is asked, and is interrupted once if told to."""
+
+    count: int
+    until: int | None
+
+    @classmethod
+    def of(cls, objective: Any, until: int | None = None) -> Any:
+        """Copy an objective that counts."""
+        made = object.__new__(type("Counted", (cls, type(objective)), {}))
+        vars(made).update(vars(objective), count=0, until=until)  # also where a dataclass is frozen
+        return made
+
+    def _counts(self, count: int) -> None:
+        vars(self)["count"] = count
+        if self.until is not None and count > self.until:
+            vars(self)["until"] = None
+            raise KeyboardInterrupt
+
+    def components(self, X: Any) -> Any:
+        """Count sequences; those that carry gradients count twice."""
+        gradient = isinstance(X, Tensor) and X.requires_grad and torch.is_grad_enabled()
+        self._counts(self.count + len(X) * (2 if gradient else 1) * self.n_calls)  # pyright: ignore
+        return super().components(X)  # pyright: ignore
+
+    def components_of_edits(self, codes: Any, edits: Any) -> Any:
+        """Count sequences."""
+        before = self.count
+        parts = super().components_of_edits(codes, edits)  # pyright: ignore
+        self._counts(before + len(edits.row) * self.n_calls)  # pyright: ignore
+        return parts
 
 
 def _check_leaves_alone(explain: Callable[..., Any], model: nn.Module, X: Tensor, codes: Tensor) -> None:

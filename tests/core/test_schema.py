@@ -158,6 +158,19 @@ CASES["check_hits"] = (hits(), {
     7: [(hits().assign(region=[0.0, 1.0, 2.0]), "region of hits .* float64"),
         (hits().assign(region=[0, -1, 2]), "1 of 3 hits have a region before 0; first: row 1")],
 }, {})
+def effects(**changes) -> pd.DataFrame:
+    return variants(name=".", track="K", gene_id=["a", "."], diff=[0.5, np.nan]).assign(**changes)
+
+
+CASES["check_effects"] = (effects(), {
+    1: [(effects().drop(columns=["track", "gene_id"]), "effects need the columns .* missing: track, gene_id")],
+    2: [(effects(pos=[3, -1]), "1 of 2 variants lie before position 0; first: row 1 chr2:-1")],
+    3: [(effects(track=["K", None]), "1 of 2 effects have no track; first: row 1"),
+        (effects(gene_id=[None, "a"]), "1 of 2 effects have no gene_id; first: row 0")],
+    4: [(effects(chrom="chr1", pos=7, ref="A", alt="G", gene_id="a"),
+         "1 of 2 effects repeat a variant, track and gene; first: row 1")],
+}, {})
+
 RULES = [(check, rule, i) for check, (_, rules, _) in CASES.items()
          for rule, bad in rules.items() for i in range(len(bad))]
 
@@ -208,7 +221,7 @@ def test_spec__lists_the_dimension_names():
 
 def test_checks__name_the_columns_of_the_spec():
     for columns in (schema.GENE_COLUMNS, schema.ELEMENT_COLUMNS, schema.LINK_COLUMNS, schema.VARIANT_COLUMNS,
-                    schema.HIT_COLUMNS):
+                    schema.HIT_COLUMNS, schema.EFFECT_COLUMNS):
         for column in columns:
             assert re.search(rf"\b{column}\b", SPEC), column
 

@@ -9,7 +9,8 @@ from ciscribe.links.join import describe_links
 LINKS = pd.DataFrame({"chrom": ["chr1", "chr1", "chr2"], "start": [100, 100, 100], "end": [200, 200, 200],
                       "gene_id": ["a", "b", "c"], "cell": "blood", "distance": [1, 2, 3], "score": 0.5})
 HITS = pd.DataFrame({"chrom": ["chr1", "chr1", "chr1", "chr2"], "start": [110, 190, 300, 90],
-                     "end": [118, 210, 310, 100], "motif": ["GATA1", "TAL1", "SP1", "KLF1"], "score": [3.0, 9.0, 5.0, 8.0]})
+                     "end": [118, 210, 310, 100], "motif": ["GATA1", "TAL1", "SP1", "KLF1"],
+                     "score": [3.0, 9.0, 5.0, 8.0]})
 EFFECTS = pd.DataFrame({"chrom": "chr1", "pos": [150, 150, 199, 200], "ref": "A", "alt": ["C", "C", "G", "T"],
                         "name": ".", "track": "blood", "gene_id": ["a", "b", ".", "a"], "diff": [-0.7, 0.1, 0.3, 9.0]})
 

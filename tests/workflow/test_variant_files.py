@@ -150,6 +150,35 @@ def test_mismatches_are_refused_flipped_or_dropped(assay, tmp_path):
     assert [text == "." for text in info] == [True] + [False] * 5
 
 
+def test_repeated_and_flipped_rows_say_what_stands_in_the_file(assay, tmp_path):
+    folder, variants = assay
+    wrong = pd.concat([variants, variants.head(1)], ignore_index=True).assign(
+        name=[f"v{i}" for i in range(len(variants) + 1)])
+    wrong.loc[2, ["ref", "alt"]] = variants.loc[2, ["alt", "ref"]].to_numpy()
+    write_vcf(tmp_path / "again.vcf", wrong, SIZES)
+    out = score_file(tmp_path / "again.vcf", tmp_path / "out", genome=folder / "genome.fa", run=folder / "run",
+                     mismatch="flip", **QUIET)
+    effects = pd.read_parquet(out / "effects.parquet").set_index("pos")["diff"]
+    assert len(effects) == len(variants)
+    info = {line.split("\t")[2]: float(line.split("\t")[7].split("=")[1])
+            for chunk in iter_vcf(out / "variants.vcf.gz") for line in chunk.lines}
+    assert info["v0"] == info[f"v{len(variants)}"] == pytest.approx(effects[variants["pos"][0]], rel=1e-4)
+    assert info["v2"] == pytest.approx(-effects[variants["pos"][2]], rel=1e-4)
+
+
+def test_effects_go_through_linked_elements(assay, tmp_path):
+    folder, _ = assay
+    links = pd.DataFrame({"chrom": "chr1", "start": [SITES[0]], "end": [SITES[0] + len(MOTIF)], "gene_id": "g1",
+                          "cell": "K", "distance": 100, "score": 0.5})
+    links.to_parquet(tmp_path / "links.parquet", index=False)
+    out = score_file(folder / "some.vcf", tmp_path / "out", genome=folder / "genome.fa", run=folder / "run",
+                     links=tmp_path / "links.parquet", **QUIET)
+    effects = pd.read_parquet(out / "effects.parquet").set_index("name")
+    assert effects.loc["inside200", "element"] == pytest.approx(0.5 * effects.loc["inside200", "diff"])
+    assert effects.loc["inside200", "gene_id"] == "g1"
+    assert (effects.drop(index="inside200")["element"] == 0).all()
+
+
 def test_several_pieces_are_one(assay, tmp_path, monkeypatch):
     folder, _ = assay
     given = {"genome": folder / "genome.fa", "run": folder / "run"} | QUIET

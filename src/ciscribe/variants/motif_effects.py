@@ -14,6 +14,7 @@ from typing import no_type_check
 import numba
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.optimize import minimize
@@ -204,7 +205,7 @@ def motif_effects(genome: Reference, variants: pd.DataFrame, motifs: Sequence[Mo
             d_pwm[i] = np.where(known, np.where(passes[i], best[alt] - best[ref], 0), np.nan)
         d_occupancy[i] = np.where(known, occupied[alt] - occupied[ref], np.nan)
 
-    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         list(pool.map(score, range(len(motifs))))
     return MotifEffects(variants, tuple(m.name for m in motifs), d_pwm.T, d_occupancy.T, passes.T)
 

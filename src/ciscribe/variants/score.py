@@ -232,30 +232,31 @@ def element_effects(effects: pd.DataFrame, elements: pd.DataFrame, links: pd.Dat
     variants = effects[place].drop_duplicates(ignore_index=True)
     spots = pd.DataFrame({"chrom": variants["chrom"], "start": variants["pos"],
                           "end": variants["pos"] + [len(ref) for ref in variants["ref"]]})
-    variants = variants.assign(variant=np.arange(len(variants)))
-    touched = pd.DataFrame(_overlaps(spots, elements), columns=pd.Index(["variant", "element"]))
+    variants = variants.assign(_variant=np.arange(len(variants)))
+    touched = pd.DataFrame(_overlaps(spots, elements), columns=pd.Index(["_variant", "_element"]))
     linked = _overlaps(elements, links)
-    weights = pd.DataFrame({"element": linked[:, 0], "to_gene": links["gene_id"].to_numpy()[linked[:, 1]],
-                            "weight": links["score"].to_numpy(float)[linked[:, 1]]})
-    through = touched.merge(weights, on="element")
-    through = through.iloc[np.lexsort((through["element"], -np.abs(through["weight"].to_numpy()), through["variant"]))]
-    through = through.drop_duplicates(["variant", "to_gene"])  # the largest link of each gene
+    weights = pd.DataFrame({"_element": linked[:, 0], "_to_gene": links["gene_id"].to_numpy()[linked[:, 1]],
+                            "_weight": links["score"].to_numpy(float)[linked[:, 1]]})
+    through = touched.merge(weights, on="_element")
+    strong = -np.abs(through["_weight"].to_numpy())
+    through = through.iloc[np.lexsort((through["_element"], strong, through["_variant"]))]
+    through = through.drop_duplicates(["_variant", "_to_gene"])  # the largest link of each gene
     table = effects.merge(variants, on=place, how="left")
-    table["row"] = np.arange(len(table))
+    table["_row"] = np.arange(len(table))
     free = (table["gene_id"] == ".").to_numpy()
-    of_gene = table.loc[~free].merge(through, how="left", left_on=["variant", "gene_id"],
-                                     right_on=["variant", "to_gene"])
-    spread_out = table.loc[free].merge(through, how="left", on="variant")
-    spread_out["gene_id"] = spread_out["to_gene"].fillna(".")
+    of_gene = table.loc[~free].merge(through, how="left", left_on=["_variant", "gene_id"],
+                                     right_on=["_variant", "_to_gene"])
+    spread_out = table.loc[free].merge(through, how="left", on="_variant")
+    spread_out["gene_id"] = spread_out["_to_gene"].fillna(".")
     parts = [part for part in (of_gene, spread_out) if len(part)]
-    both = (pd.concat(parts) if parts else of_gene).sort_values("row", kind="stable", ignore_index=True)
+    both = (pd.concat(parts) if parts else of_gene).sort_values("_row", kind="stable", ignore_index=True)
     in_element = np.full(len(variants), -1)
-    any_element = touched.drop_duplicates("variant")
-    in_element[any_element["variant"].to_numpy(int)] = any_element["element"].to_numpy()
-    element = both["element"].fillna(-1).to_numpy(int)
-    element = np.where(element < 0, in_element[both["variant"].to_numpy(int)], element)
+    any_element = touched.drop_duplicates("_variant")
+    in_element[any_element["_variant"].to_numpy(int)] = any_element["_element"].to_numpy()
+    element = both["_element"].fillna(-1).to_numpy(int)
+    element = np.where(element < 0, in_element[both["_variant"].to_numpy(int)], element)
     names = np.append(region_id(elements).to_numpy(dtype=object), ".")  # −1 is in none
-    through_it = both[score].to_numpy(float) * both["weight"].fillna(0.0).to_numpy(float)
+    through_it = both[score].to_numpy(float) * both["_weight"].fillna(0.0).to_numpy(float)
     return both[list(effects.columns)].assign(element=through_it, element_id=names[element])
 
 

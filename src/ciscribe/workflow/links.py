@@ -4,7 +4,7 @@ The folder appears when all of it is written:
 
 ================== ====================================================================================================
 links.parquet      one row a link (`ciscribe.schema.check_links`) with all that made its score
-called.tsv.gz      called links with the published column names of ABC
+called.tsv.gz      called links with the published column names of ABC (of a combiner: with ours)
 called.bedpe       called links as arcs, for genome browsers
 benchmark.parquet  methods against the CRISPRi pairs, where there are some; ``curves.parquet`` beside it
 report.html        the strongest links, loci, and the benchmark
@@ -32,7 +32,7 @@ from ciscribe.io.genes import read_genes
 from ciscribe.io.genome import Genome
 from ciscribe.io.links import read_links, to_abc_columns, write_bedpe, write_links
 from ciscribe.io.motifs import read_meme
-from ciscribe.io.text import coerce_numbers, read_table
+from ciscribe.io.text import coerce_numbers, existing_file, read_table
 from ciscribe.io.tracks import bin_means, read_bedgraph, read_bigwig
 from ciscribe.links import abc, contact, crispri
 from ciscribe.links.combine import CARD as COMBINER_CARD
@@ -42,7 +42,14 @@ from ciscribe.provenance import atomic_folder, atomic_path, provenance, write_js
 from ciscribe.pwm import CARD as SCAN_CARD
 from ciscribe.pwm import scan_motifs
 from ciscribe.report.build import build_report
-from ciscribe.report.links import LinkedLocus, link_benchmark_section, links_section, loci_section
+from ciscribe.report.links import (
+    LinkedLocus,
+    link_benchmark_section,
+    links_section,
+    loci_section,
+    score_columns,
+)
+from ciscribe.schema import check_effects
 
 Tell = Callable[[str], None]
 
@@ -89,7 +96,9 @@ def score_config(path: str | Path, out: str | Path | None = None, *, tell: Tell 
         write_text(temporary / "config.yaml", write_config(config))
         write_links(temporary / "links.parquet", links)
         with atomic_path(temporary / "called.tsv.gz") as file:
-            to_abc_columns(called).to_csv(file, sep="\t", index=False, float_format="%.6f")
+            # A combiner's probability has no column in the published tables.
+            shown = called if config.combiner else to_abc_columns(called)
+            shown.to_csv(file, sep="\t", index=False, float_format="%.6f")
         write_bedpe(temporary / "called.bedpe", called)
         if benchmark is not None:
             benchmark.table.to_parquet(temporary / "benchmark.parquet", index=False)
@@ -292,14 +301,25 @@ def _described(config: LinksConfig, root: Path, called: pd.DataFrame, tell: Tell
         files = [config.motifs] if isinstance(config.motifs, str) else config.motifs
         hits = _hits(Genome(root / config.genome), called, [m for f in files for m in read_meme(root / f)])
         tell(f"motifs: {len(hits):,} hits in the elements of called links")
+    score = "diff"
     if config.effects is not None:
-        effects = pd.read_parquet(root / config.effects)
+        effects, score = _effects(root / config.effects)
     if hits is None and effects is None:
         return called
     attrs = called.attrs
-    out = describe_links(called, hits=hits, effects=effects)
+    out = describe_links(called, hits=hits, effects=effects, score=score)
     out.attrs = attrs
     return out
+
+
+def _effects(path: Path) -> tuple[pd.DataFrame, str]:
+    """Scored variants, and the first of their scores."""
+    table = pd.read_parquet(existing_file(path, "scored variants"))
+    check_effects(table)
+    scores = score_columns(table)
+    if not scores:
+        raise InputError(f"{path} holds no score; effects.parquet of ciscribe variants score has one or more")
+    return table, scores[0]
 
 
 def _hits(genome: Genome, links: pd.DataFrame, motifs: list[Any]) -> pd.DataFrame:
@@ -388,8 +408,8 @@ def _report(folder: Path, config: LinksConfig, root: Path, called: pd.DataFrame,
     cards += [COMBINER_CARD] if config.combiner is not None else []
     cards += [SCAN_CARD] if config.motifs is not None else []
     cards += [crispri.CARD] if benchmark is not None else []
-    effects = None if config.effects is None else pd.read_parquet(root / config.effects)
-    loci = _loci(config, distal, genes, elements, None if tested is None else tested.pairs, effects)
+    effects, score = (None, "diff") if config.effects is None else _effects(root / config.effects)
+    loci = _loci(config, distal, genes, elements, None if tested is None else tested.pairs, effects, score)
     build_report(folder / "report.html", title=config.report.title or f"{config.name}: links",
                  subtitle=f"{facts['method']} in {config.cell or 'one cell type'}", summary=summary,
                  sections=[links_section(distal, names=names), loci_section(loci), _benchmark_section(benchmark)],
@@ -397,7 +417,7 @@ def _report(folder: Path, config: LinksConfig, root: Path, called: pd.DataFrame,
 
 
 def _loci(config: LinksConfig, called: pd.DataFrame, genes: pd.DataFrame, elements: pd.DataFrame,
-          tested: pd.DataFrame | None, effects: pd.DataFrame | None) -> list[LinkedLocus]:
+          tested: pd.DataFrame | None, effects: pd.DataFrame | None, score: str) -> list[LinkedLocus]:
     """The genes that are asked for, else those with most regulated pairs, then those with most called links."""
     by_name = genes.drop_duplicates("gene_name").set_index("gene_name")
     wanted = [g for g in config.report.genes if g in by_name.index]
@@ -428,5 +448,5 @@ def _loci(config: LinksConfig, called: pd.DataFrame, genes: pd.DataFrame, elemen
         reach = _VIEW * max(5_000, float((shown["start"] - tss).abs().max()), float((shown["end"] - tss).abs().max()))
         start, end = max(0, int(tss - reach)), int(tss + reach)
         loci.append(LinkedLocus(str(gene["chrom"]), start, end, str(gene["gene_id"]), str(name), tss, links, genes,
-                                elements=elements, tested=own, variants=effects))
+                                elements=elements, tested=own, variants=effects, value=score))
     return loci

@@ -18,23 +18,26 @@ from ciscribe.card import Card
 from ciscribe.config import RunConfig, read_config, resolve_root, write_config
 from ciscribe.data.inputs import build_store, input_paths, read_inputs, read_tracks
 from ciscribe.data.windows import WindowStore, loader
+from ciscribe.design import CARDS as DESIGN
 from ciscribe.elements.benchmark import benchmark_calls, benchmark_links, sufficiency_necessity
 from ciscribe.elements.call import call_elements, measure_effects, pool_elements, to_bed
 from ciscribe.elements.peaks import call_peaks
 from ciscribe.errors import ConfigError, DataMissingError
 from ciscribe.interpret.cards import CARDS as INTERPRETATION
 from ciscribe.io.bed import write_bed
+from ciscribe.links import CARDS as LINKS
 from ciscribe.models import registry
 from ciscribe.oracle import MaskPosterior, Oracle
 from ciscribe.provenance import atomic_path, checksum, digest, write_json, write_text
 from ciscribe.report.run import write_run_report
 from ciscribe.schema import ELEMENT_COLUMNS
-from ciscribe.train import baselines, sequence_baselines
+from ciscribe.train import baselines, gapped_kmers, sequence_baselines
 from ciscribe.train.baselines import features, run_baselines
 from ciscribe.train.evaluate import model_inputs, predict_rows, prediction_table, truncation_curve
 from ciscribe.train.fit import FitSpec, fit, start_at_mean
 from ciscribe.train.metrics import evaluate
 from ciscribe.train.tasks import Expression
+from ciscribe.variants import CARDS as VARIANTS
 from ciscribe.workflow.steps import Job, file_state
 
 _BENCHMARKS = ("benchmark.parquet", "benchmark_curves.parquet", "benchmark_links.parquet")
@@ -366,4 +369,5 @@ def metrics_lines(metrics: dict[str, Any]) -> list[str]:
 def catalog() -> list[Card]:
     """Cards of every registered method."""
     return [*(registry.card(n) for n in registry.names()), *baselines.CARDS.values(),
-            *sequence_baselines.CARDS.values(), *elements.CARDS, *INTERPRETATION]
+            *sequence_baselines.CARDS.values(), gapped_kmers.CARD, *elements.CARDS, *INTERPRETATION, *VARIANTS, *LINKS,
+            *DESIGN]

@@ -54,6 +54,7 @@ _NULL = 5_000  # scores that a null is made of, a track
 _KEPT = 400  # strongest rows that the report chooses from
 _MOST_LOCI = 3
 _KEY = ["chrom", "pos", "ref", "alt"]
+_UNSIGNED = ("abs_logfc", "jsd", "max_abs_sad", "l2")
 
 
 class Asked(NamedTuple):
@@ -142,6 +143,7 @@ def score_file(path: str | Path, out: str | Path | None = None, *, run: str | Pa
             tally = {name: tally.get(name, 0) + n for name, n in checked.tally.items()}
             columns: dict[str, np.ndarray] = {name: np.full(len(given), np.nan) for name in fields}
             variants = checked.variants.drop_duplicates(_KEY)
+            same = checked.variants.groupby(_KEY, sort=False)["row"].transform("first").to_numpy()  # rows may repeat
             if scored is not None and len(variants):
                 table = scored(variants)
                 if len(table):
@@ -157,7 +159,7 @@ def score_file(path: str | Path, out: str | Path | None = None, *, run: str | Pa
                 for name in ("d_pwm", "d_occupancy"):
                     columns[name][variants["row"].to_numpy()] = most[name].to_numpy(float)
             if vcf is not None:
-                vcf.write(chunk, columns)
+                vcf.write(chunk, _as_written(columns, checked.variants, same))
             tell(f"variants: {tally['variants']:,} read, {tally['kept']:,} on the genome")
         if scored is not None and tally["kept"] and not top:
             raise InputError(f"none of {tally['kept']:,} variants of {path} lies in a window of the {len(asked.genes)} "
@@ -308,6 +310,20 @@ def _fields(asked: Asked, scorers: Sequence[str], has_motifs: bool) -> dict[str,
         fields["d_pwm"] = "ciscribe: change of the best match of the motif that changes most, bits"
         fields["d_occupancy"] = "ciscribe: log2 change of the expected occupancy of the factor that changes most"
     return fields
+
+
+def _as_written(columns: dict[str, np.ndarray], checked: pd.DataFrame, same: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores for the rows of the file: repeated ones too, and of flipped ones for REF and ALT as they stand there."""
+    rows = checked["row"].to_numpy()
+    turned = checked["flipped"].to_numpy(bool) if "flipped" in checked else np.zeros(len(rows), bool)
+    out = {}
+    for name, values in columns.items():
+        new = values.copy()
+        new[rows] = values[same]
+        if not name.startswith(_UNSIGNED):
+            new[rows[turned]] *= -1
+        out[name] = new
+    return out
 
 
 def _field(name: str, track: object) -> str:
