@@ -69,12 +69,13 @@ def test_motifs_are_not_written_over_by_later_ones():
 
 
 def test_positions_and_order_are_those_given():
-    found = design(objective(), codes(3), Implant, motifs=MOTIFS, n=3, strands="+",
+    starts = np.repeat(np.array([[0], [1], [3]], np.uint8), LENGTH, axis=1)
+    found = design(objective(), starts, Implant, motifs=MOTIFS, n=3, strands="+",
                    order=["second", "first"], positions={"first": 2, "second": [12, 14, 20]})
     for row in found.codes:
         text = decode(row)
         assert text[2:2 + len(FIRST)] == FIRST
-        assert SECOND in (text[12:18], text[14:20], text[20:26])
+        assert SECOND in (text[12:18], text[14:20], text[20:26])  # each as good as the others, before first is there
     assert found.history["proposed"].tolist()[1:] == [3, 1] * 3  # of the start's own score, then of each motif
 
 

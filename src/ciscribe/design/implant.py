@@ -25,6 +25,7 @@ _STRANDS = "+-"
 _FAILURES = 16  # backgrounds in a row that take no motif, before the designer gives up
 _POSITION = ("motif", "strand", "position", "mean")
 _SPACING = ("motif_a", "motif_b", "order", "orientation", "gap", "mean")
+_HEAT = 1.2  # factor of the temperature after a round with little that is new
 _KEPT = 8  # best designs of a start that are improved on
 
 Motifs = Sequence[Motif] | Mapping[str, str]
@@ -260,7 +261,8 @@ class Syntax(RoundDesigner):
     n_motifs
         Most motifs of a design.
     temperature
-        In units of the root mean square of the effects; the lower, the stricter the rules.
+        In units of the root mean square of the effects; the lower, the stricter the rules. It rises by a fifth
+        whenever a round brought little that was new.
     track
         Rows of which track count, where the tables have more than one.
 
@@ -303,32 +305,37 @@ class Syntax(RoundDesigner):
         grammar = _Grammar(self.words, self.position, self.spacing, problem.length)
         n_starts = 1 if problem.starts is None else len(problem.starts)
         best: list[list[tuple[float, _Written]]] = [[] for _ in range(n_starts)]
-        origin, failed = np.arange(max(problem.n, n_starts)) % n_starts, 0
-        while True:
+        origin, failed, temperature = np.arange(max(problem.n, n_starts)) % n_starts, 0, self.temperature
+        seen: set[bytes] = set()
+        while failed < _FAILURES:
             fresh = problem.constraints.random(len(origin), rng) if problem.starts is None else problem.starts[origin]
-            tried = [_Written(background, grammar.extend([], self.n_motifs, self.temperature, rng))
+            tried = [_Written(background, grammar.extend([], self.n_motifs, temperature, rng))
                      for background in fresh]
             from_whom = origin
             for start, kept in enumerate(best):
                 again = [kept[rng.integers(len(kept))][1] for _ in range((origin == start).sum()) if kept]
-                tried += [self._redrawn(written, grammar, rng) for written in again]
+                tried += [self._redrawn(written, grammar, temperature, rng) for written in again]
                 from_whom = np.append(from_whom, np.full(len(again), start))
             backgrounds = np.stack([written.background for written in tried])
             words = np.stack([grammar.write(written.layout) for written in tried])
             made, _, rows = _write(backgrounds, np.zeros(words.shape, bool), words, from_whom, problem)
+            new = np.array([(row.tobytes() not in seen, seen.add(row.tobytes()))[0] for row in made], bool)
+            made, rows = made[new], rows[new]
             failed = 0 if len(rows) else failed + 1
-            _check_possible(failed)
+            _check_possible(0 if seen else failed)
+            if 2 * len(rows) < len(tried):  # what the rules ask for has been tried, most of it
+                temperature *= _HEAT
             score = yield Proposal(made, from_whom[rows])
             for row, value in zip(rows, score, strict=True):
                 best[from_whom[row]].append((float(value), tried[row]))
             best = [sorted(kept, key=lambda pair: -pair[0])[:_KEPT] for kept in best]
 
-    def _redrawn(self, written: _Written, grammar: _Grammar, rng: np.random.Generator) -> _Written:
+    def _redrawn(self, written: _Written, grammar: _Grammar, temperature: float, rng: np.random.Generator) -> _Written:
         """Take one motif out and draw one again, or add one where there is room."""
         layout = list(written.layout)
         if layout and (len(layout) == self.n_motifs or rng.random() < 0.5):
             layout.pop(int(rng.integers(len(layout))))
-        return _Written(written.background, grammar.extend(layout, len(layout) + 1, self.temperature, rng))
+        return _Written(written.background, grammar.extend(layout, len(layout) + 1, temperature, rng))
 
 
 def _rules(table: pd.DataFrame | None, columns: Sequence[str], words: Mapping[str, ndarray], track: int, name: str
