@@ -137,13 +137,7 @@ class Audit:
 def audit(designs: Designs, natives: Natives, *, panel: Panel | None = None,
           feasible: Bool[ndarray, " n"] | None = None, calibration: Calibration | None = None,
           motifs: Sequence[Motif] | None = None, thresholds: Thresholds = DEFAULT, seed: int = 0) -> Audit:
-    """Audit what a run found; see `audit_sequences`.
-
-    Examples
-    --------
-    >>> audit(designs, Natives(codes, labels)).line  # doctest: +SKIP
-    'extrapolating: 51 of 64 designs supported, 13 extrapolating (13 score above the highest label, 5.45) ...'
-    """
+    """Audit what a run found; see `audit_sequences`."""
     found = audit_sequences(
         designs.codes, natives, score=designs.score, judge_score=designs.judge_score, starts=designs.starts,
         origin=designs.origin, start_score=designs.start_score, judge_start_score=designs.judge_start_score,

@@ -319,8 +319,9 @@ class Syntax(RoundDesigner):
             backgrounds = np.stack([written.background for written in tried])
             words = np.stack([grammar.write(written.layout) for written in tried])
             made, _, rows = _write(backgrounds, np.zeros(words.shape, bool), words, from_whom, problem)
-            new = np.array([(row.tobytes() not in seen, seen.add(row.tobytes()))[0] for row in made], bool)
-            made, rows = made[new], rows[new]
+            keys = {row.tobytes(): i for i, row in enumerate(made)}
+            new = [i for key, i in keys.items() if key not in seen]
+            made, rows, seen = made[new], rows[new], seen | keys.keys()
             failed = 0 if len(rows) else failed + 1
             _check_possible(0 if seen else failed)
             if 2 * len(rows) < len(tried):  # what the rules ask for has been tried, most of it

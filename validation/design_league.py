@@ -1,0 +1,543 @@
+"""Designers at equal budgets (track B) and targets with few edits (track C), on three reporter assays.
+
+``python validation/design.py league [--write]``, or this file alone. Needs the public data sets (CISCRIBE_DATA names
+their folder). Models and runs are kept under ``--folder``; what is there is not made again.
+
+Designers are asked by a small network that was trained on one half of the groups of similar sequences, and judged by
+models of other families that were trained on the other half. Starts are weak natural sequences of neither half. No
+option of any designer was chosen here: all are defaults of the package.
+"""
+
+import argparse
+import copy
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from torch import Tensor, nn
+
+from ciscribe.config import AssayConfig, AssayTrainConfig
+from ciscribe.data.reporter import ReporterSet
+from ciscribe.data.similarity import grouped_folds, similarity_groups
+from ciscribe.design.benchmark import league, targeted
+from ciscribe.design.constraints import GC, Avoid, Constraints, Homopolymer, MaxEdits
+from ciscribe.design.natives import kmer_correlation
+from ciscribe.design.objective import Maximize, Target
+from ciscribe.design.runner import design
+from ciscribe.errors import ConfigError
+from ciscribe.oracle import Oracle
+from ciscribe.sequence import codes_of, encode, one_hot_tensor
+from ciscribe.train.metrics import pearson, spearman
+from ciscribe.train.sequence_baselines import fit_gbm
+from ciscribe.workflow.reporter import build_model, fit_assay, read_assay
+
+HERE = Path(__file__).resolve().parent
+DATA = Path(os.environ.get("CISCRIBE_DATA", HERE.parent.parent / "shared" / "data"))
+FOLDER = HERE.parent / "runs" / "validation_design"
+YEAST = {"sequence": "seq110", "activity": "meanEL", "duplicates": "mean"}
+LEFT, RIGHT = "TGCATTTTTTTCACATC", "GGTTACGGCTGTT"  # of the yeast promoter around the 80 bp that vary
+ENZYMES = ("BsaI", "BbsI", "BsmBI", "SapI")
+RULES = (*(Avoid(name) for name in ENZYMES), Homopolymer(6), GC(0.3, 0.65))
+PLAN = {"batch_size": 64, "learning_rate": 0.002, "weight_decay": 0.01, "average": 0.99, "patience": 6, "n_threads": 1}
+N_FOLDS = 11  # 0-3 and 5-8 are trained on, 4 and 9 choose the epoch, 10 gives starts and test figures
+N_STARTS, N_DESIGNS = 16, 32
+SEEDS, BUDGETS = 3, (5_000, 20_000)
+PERCENTILES, MOST_EDITS, N_TARGET_STARTS, TARGET_BUDGET = (10, 25, 50, 75, 90), (3, 5, 10), 8, 10_000
+
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "screen": ("screen", {}), "drift": ("drift", {}), "greedy": ("greedy", {}), "beam 4": ("greedy", {"beam": 4}),
+    "sswm": ("sswm", {}), "anneal": ("anneal", {}), "genetic": ("genetic", {}), "adalead": ("adalead", {}),
+    "seqprop": ("seqprop", {}), "edit": ("edit", {})}
+GREEDY = "tangermeme greedy_substitution"
+TARGETED = ("greedy", "genetic", "adalead", "edit")
+
+
+@dataclass(frozen=True)
+class Assay:
+    """Where the sequences are, and how the three models are trained."""
+
+    tables: tuple[dict[str, Any], ...]
+    train: dict[str, Any]
+    flanks: tuple[str, str] = ("", "")
+    """Constant ends of every sequence of the table; what lies between is designed."""
+
+
+ASSAYS = {
+    "E. coli, 150 bp": Assay(
+        ({"path": "mpra/ecoli_150bp/train_genome_split.txt.gz", "columns": ["sequence", "activity"],
+          "duplicates": "mean", "log": "log2", "floor": 0.0, "pseudocount": 0.1},),
+        {"epochs": 10, "augment": {"mutation": 0.1, "shift": 5}}),
+    "yeast, 80 bp": Assay(
+        ({"path": "mpra/yeast/Native_testdata_defined_media.csv.gz"} | YEAST,
+         {"path": "mpra/yeast/Random_defined.csv.gz"} | YEAST),
+        {"epochs": 12}, (LEFT, RIGHT)),
+    "plant leaf, 170 bp": Assay(
+        ({"path": "mpra/plant/CNN_test_leaf.tsv.gz", "activity": "enrichment"},),
+        {"epochs": 16, "augment": {"mutation": 0.05, "shift": 8}}),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """A data set made ready: who is asked, who judges, and from what designs start."""
+
+    name: str
+    model: nn.Module
+    judges: dict[str, Callable[[ndarray], ndarray]]
+    flanks: tuple[str, str]
+    natives: UInt8[ndarray, "N L"]
+    """Of neither half, those that vary between the flanks."""
+    top: UInt8[ndarray, "M L"]
+    """The hundredth of all sequences with the highest labels."""
+    labels: Float[ndarray, " n"]
+    """Of the half of the oracle."""
+    highest: dict[str, float]
+    """Highest label of the half of the oracle and of that of the judges."""
+    accuracy: dict[str, float]
+    """Pearson's r on the sequences of neither half."""
+
+    @property
+    def oracle(self) -> Oracle:
+        """The model that designers may ask."""
+        return Oracle(self.model, device="cpu")
+
+    @property
+    def constraints(self) -> Constraints:
+        """What a design keeps; near the junctions, words may not arise from the flanks either."""
+        return Constraints(RULES, flanks=(self.flanks[0][-9:], self.flanks[1][:9]), length=self.natives.shape[1])
+
+    def whole(self, codes: UInt8[ndarray, "n L"]) -> UInt8[ndarray, "n M"]:
+        """With flanks, as the models read them."""
+        left, right = (np.tile(encode(flank), (len(codes), 1)) for flank in self.flanks)
+        return np.concatenate([left, codes, right], axis=1).astype(np.uint8)
+
+    def predict(self, codes: UInt8[ndarray, "n L"]) -> Float[ndarray, " n"]:
+        """What the oracle says."""
+        return self.oracle.predict(torch.from_numpy(self.whole(codes)), batch_size=256)[:, 0].double().numpy()
+
+    def judge(self, codes: UInt8[ndarray, "n L"]) -> dict[str, Float[ndarray, " n"]]:
+        """What each judge says."""
+        return {name: ask(self.whole(codes)) for name, ask in self.judges.items()}
+
+
+# Models
+
+
+def read(assay: Assay) -> tuple[ReporterSet, ndarray]:
+    """All sequences of an assay with every base known, and whether each comes from the first table (the natives)."""
+    sets = [read_assay(AssayConfig(**table), DATA) for table in assay.tables]
+    length = max(part.codes.shape[1] for part in sets)
+    codes = np.concatenate([part.codes for part in sets if part.codes.shape[1] == length])
+    targets = np.concatenate([part.targets for part in sets])
+    table = pd.concat([part.table[["name", "sequence"]] for part in sets], ignore_index=True)
+    native = np.repeat(np.arange(len(sets)) == 0, [len(part) for part in sets])
+    known = (codes < 4).all(axis=1) & np.isfinite(targets[:, 0])
+    for flank, at in zip(assay.flanks, (slice(None, len(assay.flanks[0])), slice(length - len(assay.flanks[1]), None)),
+                         strict=True):
+        known &= (codes[:, at] == encode(flank)).all(axis=1)
+    return ReporterSet(table, codes, targets, ("activity",)).take(known), native[known]
+
+
+def prepare(name: str, folder: Path) -> Field:
+    """Train the models of a data set."""
+    assay = ASSAYS[name]
+    folder.mkdir(parents=True, exist_ok=True)
+    data, native = read(assay)
+    y = data.targets[:, 0]
+    fold = grouped_folds(similarity_groups(data.codes), N_FOLDS, seed=0, stratify=y)
+    halves = [{"train": np.flatnonzero((fold >= i) & (fold < i + 4)), "valid": np.flatnonzero(fold == i + 4)}
+              for i in (0, 5)]
+    begun = time.perf_counter()
+    plan, length = AssayTrainConfig(**(PLAN | assay.train)), data.codes.shape[1]
+    nets = []
+    for rows, (model, arguments) in zip(halves, (("deepstarr", {"filters": (48, 32, 32, 48), "hidden": 64}),
+                                                 ("danq", {"filters": 32, "lstm": 32, "hidden": 64})), strict=True):
+        torch.manual_seed(0)
+        net, _ = build_model(model, 1, length, arguments=arguments)
+        nets.append(fit_assay(net, data, rows, "regression", plan)[0].eval())
+    net, other = nets
+    rows = halves[1]
+    trees = fit_gbm(data.codes[rows["train"]], data.targets[rows["train"]], data.codes[rows["valid"]],
+                    data.targets[rows["valid"]], k=5)
+    print(f"{name}: models in {time.perf_counter() - begun:.0f} s", flush=True)
+    judge = Oracle(other, device="cpu")
+    judges = {"gbm_kmers": lambda codes: trees.predict(codes)[:, 0].astype(float),
+              "danq": lambda codes: judge.predict(torch.from_numpy(codes), batch_size=256)[:, 0].double().numpy()}
+    inside = slice(len(assay.flanks[0]), data.codes.shape[1] - len(assay.flanks[1]))
+    held = np.flatnonzero((fold == N_FOLDS - 1) & native)
+    said = {"oracle": Oracle(net, device="cpu").predict(torch.from_numpy(data.codes[held]))[:, 0].numpy()}
+    said |= {who: ask(data.codes[held]) for who, ask in judges.items()}
+    best = np.argsort(-y, kind="stable")[:max(20, len(y) // 100)]
+    used = [np.concatenate(list(half.values())) for half in halves]
+    return Field(name, net, judges, assay.flanks, data.codes[held, inside], data.codes[best, inside], y[used[0]],
+                 {"oracle": float(y[used[0]].max()), "judges": float(y[used[1]].max())},
+                 {who: pearson(values.astype(float), y[held].astype(float)) for who, values in said.items()})
+
+
+def weak_starts(field: Field, seed: int) -> UInt8[ndarray, "S L"]:
+    """Some of the natives of neither half that the oracle says least of, mended where they break a rule."""
+    order = np.argsort(field.predict(field.natives), kind="stable")
+    pool = field.natives[order[:max(N_STARTS, len(order) // 4)]]
+    rows = np.random.default_rng(seed).choice(len(pool), N_STARTS, replace=False)
+    return field.constraints.repair(pool[rows])[0]
+
+
+# Other programs, unmodified
+
+
+class Counted(nn.Module):
+    """A model that counts what it is asked, and puts the flanks on; a gradient costs as much as two sequences."""
+
+    def __init__(self, field: Field):
+        super().__init__()
+        self.model, self.n = copy.deepcopy(field.model).eval(), 0
+        left, right = (one_hot_tensor(torch.from_numpy(encode(flank)[None])) for flank in field.flanks)
+        self.register_buffer("left", left)
+        self.register_buffer("right", right)
+
+    def forward(self, X: Tensor) -> Tensor:
+        """What the model says."""
+        self.n += len(X) * (2 if torch.is_grad_enabled() and X.requires_grad else 1)
+        return self.model(torch.cat([self.left.expand(len(X), -1, -1), X.float(),
+                                     self.right.expand(len(X), -1, -1)], dim=2))
+
+
+def tangermeme_greedy(model: Counted, starts: ndarray, budget: int, seed: int) -> ndarray:
+    """``greedy_substitution`` of one start after the other, as many rounds as the budget pays for all."""
+    rounds = (budget // len(starts) - 1) // (4 * starts.shape[1])
+    if rounds < 1:
+        raise ConfigError("a round of all starts costs more than the budget")
+    greedy = import_module("tangermeme.design").greedy_substitution
+    made = [greedy(model, one_hot_tensor(torch.from_numpy(start[None])), max_iter=rounds, batch_size=256, device="cpu")
+            for start in starts]
+    return codes_of(torch.cat(made))
+
+
+def tangermeme_screen(model: Counted, starts: ndarray, budget: int, seed: int, level: float = 0.0) -> ndarray:
+    """``screen`` of random sequences towards a level; starts are not used."""
+    screen = import_module("tangermeme.design").screen
+    made = screen(model, (4, starts.shape[1]), torch.tensor([[level]]), lambda y, said: (y - said)**2, tol=-math.inf,
+                  max_iter=budget // 250, n_best=N_DESIGNS, batch_size=250, device="cpu", random_state=1_000 * seed)
+    return codes_of(made)
+
+
+def ledidi_edit(model: Counted, starts: ndarray, budget: int, seed: int, level: float = 0.0) -> ndarray:
+    """``ledidi`` towards a level, one start after the other; of the batch that it returns, the highest prediction."""
+    ledidi = import_module("ledidi").ledidi
+    steps = (budget // len(starts) - 17) // 32  # of 16 sequences and their gradients; 17 before and after
+    made = []
+    for i, start in enumerate(starts):
+        X = one_hot_tensor(torch.from_numpy(start[None]))
+        y = torch.tensor([[level]])
+        batch = ledidi(model, X, y, device="cpu", random_state=1_000 * seed + i, verbose=False, max_iter=steps).detach()
+        with torch.no_grad():
+            miss = (model(batch) - y).abs()[:, 0]
+        made.append(batch[miss.argmin()])
+    return codes_of(torch.stack(made).round())
+
+
+def others(field: Field) -> dict[str, Callable[[Counted, ndarray, int, int], ndarray]]:
+    """Installed programs."""
+    found: dict[str, Callable[..., ndarray]] = {}
+    highest = field.highest["oracle"]
+    if find_spec("tangermeme") is not None:
+        found |= {GREEDY: tangermeme_greedy, "tangermeme screen": partial(tangermeme_screen, level=highest)}
+    if find_spec("ledidi") is not None:
+        found["ledidi"] = partial(ledidi_edit, level=highest)
+    return found
+
+
+# Track B
+
+
+def measured(field: Field, starts: ndarray, codes: ndarray, origin: ndarray | None, queries: int, seconds: float
+             ) -> dict[str, float]:
+    """Figures of the designs of one run; without origin, gains are over the mean of the starts."""
+    def gain(of: Callable[[ndarray], ndarray]) -> float:
+        before = of(starts)
+        return float(np.mean(of(codes) - (before.mean() if origin is None else before[origin])))
+
+    judged = field.judge(codes)
+    row: dict[str, float] = {"gain": gain(field.predict), "score": float(field.predict(codes).mean())}
+    row |= {f"gain_{name}": gain(lambda c, name=name: field.judges[name](field.whole(c))) for name in field.judges}
+    row["judge_gain"] = float(np.mean([row[f"gain_{name}"] for name in field.judges]))
+    row["judge_score"] = max(float(values.mean()) for values in judged.values())  # of the judge that says most
+    row["edits"] = (float((codes != starts[origin]).sum(axis=1).mean()) if origin is not None
+                    else float((codes[:, None] != starts).sum(axis=2).mean()))
+    return row | {"kmer_r": kmer_correlation(codes, field.top), "feasible": float(field.constraints.ok(codes).mean()),
+                  "n": len(codes), "queries": queries, "seconds": seconds}
+
+
+def ours(field: Field, name: str, starts: ndarray, budget: int, seed: int, clip: bool) -> dict[str, float]:
+    """One run of one of our designers."""
+    method, options = METHODS[name]
+    options = options | ({"label_sd": float(field.labels.std())} if name == "edit" else {})
+    objective = Maximize(field.oracle, flanks=field.flanks)
+    made = design(objective.clip(high=field.highest["oracle"]) if clip else objective, starts, method,
+                  constraints=field.constraints, n=N_DESIGNS, budget=budget, seed=seed, **options)
+    row = measured(field, starts, made.codes, made.origin, made.queries, made.seconds)
+    return row | {"best": float(made.score.max())}
+
+
+def theirs(field: Field, name: str, tool: Callable[..., ndarray], starts: ndarray, budget: int, seed: int
+           ) -> list[dict[str, Any]]:
+    """One run of another program: what it returns, and the same mended with the fewest edits."""
+    begun, model = time.perf_counter(), Counted(field)
+    torch.manual_seed(seed)
+    codes = tool(model, starts, budget, seed)
+    seconds, origin = time.perf_counter() - begun, np.arange(len(starts)) if len(codes) == len(starts) else None
+    mended = field.constraints.repair(codes)[0]
+    return [measured(field, starts, made, origin, model.n, seconds) | {"method": title, "best": math.nan}
+            for title, made in ((name, codes), (f"{name}, repaired", mended))]
+
+
+class Ledger:
+    """Rows that are kept on disk as they come."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+
+    def has(self, **key: Any) -> bool:
+        """Whether there is such a row."""
+        return any(all(row[k] == v for k, v in key.items()) for row in self.rows)
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Keep rows."""
+        self.rows += rows
+        pd.DataFrame(self.rows).to_csv(self.path, index=False)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """All rows."""
+        return pd.DataFrame(self.rows)
+
+
+def run_league(fields: list[Field], folder: Path, seeds: int, budgets: tuple[int, ...]) -> pd.DataFrame:
+    """All runs that are not there yet; every seed has starts of its own."""
+    ledger = Ledger(folder / "league.csv")
+    for budget in budgets:
+        for seed in range(seeds):
+            for field in fields:
+                starts = weak_starts(field, seed)
+                for name in (*METHODS, *others(field)):
+                    key = {"dataset": field.name, "method": name, "budget": budget, "seed": seed}
+                    if ledger.has(**key):
+                        continue
+                    try:
+                        if name in METHODS:
+                            rows = [ours(field, name, starts, budget, seed, False)]
+                            if rows[0]["best"] > field.highest["oracle"]:  # else clipping changes nothing
+                                rows.append(ours(field, name, starts, budget, seed, True) | {"method": f"{name}, clip"})
+                        else:
+                            rows = theirs(field, name, others(field)[name], starts, budget, seed)
+                    except ConfigError as error:
+                        rows = [{"error": str(error)}]
+                    ledger.add([key | row for row in rows])
+    return ledger.table
+
+
+# Track C
+
+
+def run_targets(fields: list[Field], folder: Path) -> pd.DataFrame:
+    """Designs towards levels that natives have in the eyes of the oracle, with few edits."""
+    ledger = Ledger(folder / "targets.csv")
+    for field in fields:
+        rng = np.random.default_rng(0)
+        starts = field.constraints.repair(field.natives[rng.choice(len(field.natives), N_TARGET_STARTS, False)])[0]
+        levels = np.percentile(field.predict(field.natives), PERCENTILES)
+        tolerance = 0.25 * float(field.labels.std())
+        free = field.constraints.bind(starts)
+        for percentile, level in zip(PERCENTILES, levels, strict=True):
+            asked = {"constraints": field.name, "percentile": percentile, "target": level, "tolerance": tolerance}
+
+            def keep(method: str, most: int, codes: ndarray, origin: ndarray, queries: int, seconds: float,
+                     asked: dict[str, Any] = asked, field: Field = field, free: Constraints = free,
+                     starts: ndarray = starts) -> None:
+                said, judged = field.predict(codes), np.mean(list(field.judge(codes).values()), axis=0)
+                fine, edits = free.ok(codes, origin), (codes != starts[origin]).sum(axis=1)
+                ledger.add([asked | {"method": method, "most_edits": most, "score": said[i], "judge_score": judged[i],
+                                     "edits": int(edits[i]), "feasible": bool(fine[i]), "queries": queries / len(codes),
+                                     "seconds": seconds / len(codes)} for i in range(len(codes))])
+
+            every = np.arange(len(starts))
+            for most in MOST_EDITS:
+                key = {"constraints": field.name, "percentile": percentile, "most_edits": most}
+                if not ledger.has(method="no edit", **key):
+                    keep("no edit", most, starts, every, 0, 0.0)
+                for name in TARGETED:
+                    if ledger.has(method=name, **key):
+                        continue
+                    method, options = METHODS[name]
+                    options = options | ({"label_sd": float(field.labels.std())} if name == "edit" else {})
+                    made = design(Target(field.oracle, level, tolerance, flanks=field.flanks), starts, method,
+                                  constraints=Constraints((*RULES, MaxEdits(most)), flanks=field.constraints.flanks,
+                                                          length=starts.shape[1]),
+                                  n=len(starts), budget=TARGET_BUDGET, target=0.0, seed=0, **options)
+                    keep(name, most, made.codes, made.origin, made.queries, made.seconds)
+                if find_spec("tangermeme") is not None and not ledger.has(method=GREEDY, **key):
+                    greedy, model = import_module("tangermeme.design").greedy_substitution, Counted(field)
+                    begun = time.perf_counter()
+                    codes = codes_of(torch.cat([greedy(
+                        model, one_hot_tensor(torch.from_numpy(start[None])), y=torch.tensor([[level]]).float(),
+                        max_iter=most, batch_size=256, device="cpu") for start in starts]))
+                    seconds = time.perf_counter() - begun
+                    keep(GREEDY, most, codes, every, model.n, seconds)
+                    keep("tangermeme, repaired", most, free.repair(codes, every)[0], every, model.n, seconds)
+    return ledger.table
+
+
+# The page
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """Table, numbers to the right."""
+    return "\n".join(["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|",
+                      *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def figure(row: pd.Series, name: str, digits: int, limits: str = "", sign: str = "") -> str:
+    """A number with its interval, where there are seeds enough for one."""
+    low, high = row[f"{limits or name}_low"], row[f"{limits or name}_high"]
+    text = f"{row[name]:{sign}.{digits}f}"
+    return text if np.isnan(low) else f"{text} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+
+
+def of_field(field: Field, table: pd.DataFrame, budget: int) -> str:
+    """Rows of one data set and budget, best first."""
+    part = table[(table["dataset"] == field.name) & (table["budget"] == budget)]
+    header = ["designer", "rank", "judged gain / 1,000 queries", "judged gain",
+              *(f"by {name}" for name in field.judges), "oracle gain", "inflation", "edits", "4-mer r",
+              "feasible", "queries", "s", "seeds"]
+    rows = []
+    for _, r in part.iterrows():
+        rank = "extrapolating" if np.isnan(r["rank"]) else f"{r['rank']:.0f}"
+        rows.append([r["method"], rank,
+                     figure(r, "per_thousand", 3), figure(r, "judge_gain", 2, "judge"),
+                     *(f"{r[f'gain_{name}']:.2f}" for name in field.judges), f"{r['gain']:.2f}",
+                     "–" if np.isnan(r["inflation"]) else f"{r['inflation']:.2f}", f"{r['edits']:.0f}",
+                     f"{r['kmer_r']:.2f}", f"{r['feasible']:.3f}", f"{r['queries']:,.0f}", f"{r['seconds']:.1f}",
+                     f"{r['seeds']:.0f}"])
+    return markdown(header, rows)
+
+
+def verdicts(fields: list[Field], table: pd.DataFrame, names: set[str]) -> list[str]:
+    """Who leads on each data set and budget, and how far ahead; the best of the other programs."""
+    lines = []
+    for (dataset, budget), part in table.groupby(["dataset", "budget"], sort=False):
+        ranked = part[part["rank"].notna()]
+        is_ours = ranked["method"].str.removesuffix(", clip").isin(list(names))
+        first, best, mine = ranked.iloc[0], ranked[~is_ours], ranked[is_ours].iloc[0]
+        against = [f"{row['method']} {figure(row, 'per_thousand', 3)} ({row['feasible']:.0%} feasible)" for _, row in (
+            *best[~best["method"].str.endswith(", repaired")].head(1).iterrows(),
+            *best[best["method"].str.endswith(", repaired")].head(1).iterrows())]
+        lines.append(f"- {dataset}, {budget:,} queries: first is **{first['method']}** "
+                     f"({'ours' if is_ours.iloc[0] else 'not ours'}), {figure(first, 'lead', 3, sign='+')} ahead of "
+                     f"the next. Best of ours, {mine['method']}: {figure(mine, 'per_thousand', 3)} a thousand queries "
+                     f"({mine['feasible']:.0%} feasible); of the others: {'; '.join(against) or 'none could be run'}.")
+    return lines
+
+
+def page(folder: Path = FOLDER, seeds: int = SEEDS, budgets: tuple[int, ...] = BUDGETS) -> str:
+    """Sections of `validation/design.md`."""
+    torch.set_num_threads(1)
+    fields = [prepare(name, folder) for name in ASSAYS]
+    runs = run_league(fields, folder, seeds, budgets)
+    return league_text(fields, runs) + "\n" + target_text(run_targets(fields, folder))
+
+
+def league_text(fields: list[Field], runs: pd.DataFrame) -> str:
+    """Track B."""
+    errors = runs[runs["error"].notna()] if "error" in runs else runs.iloc[:0]
+    done = runs[runs["gain"].notna()].drop(columns=["error", "best"], errors="ignore")
+    table = league(done, {field.name: field.highest["judges"] for field in fields})
+    agreement = [f"{dataset}, {budget:,}: "
+                 f"{spearman(*(part[f'gain_{name}'].to_numpy() for name in fields[0].judges)):.2f}"
+                 for (dataset, budget), part in table.groupby(["dataset", "budget"], sort=False)]
+    own = done[done["method"].str.removesuffix(", clip").isin(list(METHODS))]
+    parts = ["## Equal budgets (track B)", "",
+             f"Each run: {N_STARTS} weak natural sequences that neither half of the data holds (from the quarter of "
+             f"which the oracle says least; mended where they break a rule), at most {N_DESIGNS} designs, the best of "
+             "every start first. A seed is that of the designer and of the draw of the starts; intervals are over "
+             "seeds (95 %, Student). Rules: no site of " + ", ".join(ENZYMES) + " on either strand, no run longer than "
+             "6, GC 0.30 to 0.65; in yeast, whose scaffold is known, sites and runs across the junctions count. A "
+             "gradient costs two queries. The oracle is a small DeepSTARR trained on one half of the groups of similar "
+             "sequences; judges are trees on k-mers and a DanQ (a recurrent network) trained on the other half. Gains "
+             "are in the units of the labels, log2 for E. coli and plants, bins of the sorter for yeast. Inflation is "
+             "1 − judged gain / oracle gain. 4-mer r is that with the hundredth of the sequences with the highest "
+             "labels. Options are the defaults; none was tuned. `…, clip` stands where a run went above the highest "
+             "label of the oracle's half; clipped there. Elsewhere clipping changes nothing, and the row is that of "
+             "both lines. `extrapolating`: by at least one judge the mean of the designs lies above its highest label "
+             "in most runs; not counted as gain.", "",
+             markdown(["data set", "oracle r", *(f"{name} r" for name in fields[0].judges), "SD of labels",
+                       "highest label, judges' half", "natives of neither half"],
+                      [[f.name, f"{f.accuracy['oracle']:.2f}", *(f"{f.accuracy[name]:.2f}" for name in f.judges),
+                        f"{f.labels.std():.2f}", f"{f.highest['judges']:.2f}", f"{len(f.natives):,}"] for f in fields]),
+             "", "r on natural sequences of neither half.", "", *verdicts(fields, table, set(METHODS)), "",
+             f"Feasible without any filter, all {len(own)} runs of ours: {own['feasible'].min():.3f} at least. Rank "
+             "correlation of the two judges over rows: " + "; ".join(agreement) + ".", ""]
+    for field in fields:
+        for budget in sorted(set(table["budget"])):
+            parts += [f"### {field.name}, {budget:,} queries", "", of_field(field, table, budget), ""]
+    if len(errors):
+        parts += ["Not there, because one round of all starts costs more than the budget: " + "; ".join(
+            f"{name} ({dataset}, {budget:,})" for dataset, name, budget in sorted(set(
+                errors[["dataset", "method", "budget"]].itertuples(index=False, name=None)))) + ".", ""]
+    parts += ["Other programs run as they are, behind a counter: tangermeme's greedy substitution for as many rounds "
+              "as the budget pays for all starts (it cannot stop at a budget), one design a start; its screen, which "
+              "takes no starts (gain is over their mean); Ledidi towards the highest label with its defaults, for as "
+              "many steps as the budget pays, of the batch that it returns the best. None of them knows constraints: "
+              "what is not feasible cannot be ordered as it is; `…, repaired` is the same designs mended with the "
+              "fewest edits (`Constraints.repair`), which their users would have to do by other means.", ""]
+    return "\n".join(parts)
+
+
+def target_text(table: pd.DataFrame) -> str:
+    """Track C."""
+    rows = []
+    cost = table.groupby(["constraints", "method", "most_edits"], sort=False)["queries"].mean()
+    whole = targeted(table.assign(percentile="all"))
+    for _, r in whole.sort_values(["constraints", "most_edits", "success"], ascending=[True, True, False],
+                                  kind="stable").iterrows():
+        rows.append([r["constraints"], r["method"], str(r["most_edits"]), f"{r['n']:.0f}",
+                     f"{r['success']:.2f} [{r['low']:.2f}, {r['high']:.2f}]", f"{r['judged_success']:.2f}",
+                     f"{r['feasible']:.3f}", f"{r['edits']:.1f}",
+                     f"{cost[(r['constraints'], r['method'], r['most_edits'])]:,.0f}"])
+    by_level = targeted(table)
+    wide = by_level[by_level["most_edits"] == 5].pivot_table(index=["constraints", "method"], columns="percentile",
+                                                             values="success", sort=False)
+    best = [[*at, *(f"{v:.2f}" for v in row[list(PERCENTILES)])] for at, row in wide.iterrows()]
+    return "\n".join([
+        "## Targets with few edits (track C)", "",
+        f"{N_TARGET_STARTS} natural sequences of neither half (mended where they break a rule) are to reach the "
+        f"{', '.join(map(str, PERCENTILES))}th percentile of what the oracle says of natives, within a quarter of the "
+        "standard deviation of the labels, under the same rules and at most so many edits. Success: within the "
+        "tolerance, the edits, and the rules, without any filter afterwards; by the oracle (95 %, Wilson; designs of "
+        "one start are not independent), and judged by the mean of the two judges, against the same level. `no edit` "
+        f"is chance. Budget {TARGET_BUDGET:,} queries for all {N_TARGET_STARTS} starts; tangermeme has no budget and "
+        "takes what it needs; `repaired` mends what it returns with the fewest edits. Queries are a design.", "",
+        markdown(["data set", "designer", "most edits", "designs", "success", "judged", "feasible", "edits", "queries"],
+                 rows), "", "Success by the oracle at most 5 edits, by percentile:", "",
+        markdown(["data set", "designer", *(f"{p}th" for p in PERCENTILES)], best), ""])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))
+    given = parser.parse_args()
+    print(page(given.folder, given.seeds, tuple(given.budgets)))
