@@ -123,7 +123,7 @@ def main() -> None:
         print(json.dumps(work(given.folder, given.name, given.network, given.snap, not given.one_strand)))
         return
     share = 20 if given.quick else 1
-    sizes = {"sparse": 600, "dense": 8_000, "locus": 8_000, "dense.10k": 10_000, "dense.40k": 40_000,
+    sizes = {"sparse": 120, "dense": 600, "locus": 3_000, "dense.4k": 4_000, "dense.16k": 16_000,
              "sparse.200k": 200_000}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -136,7 +136,7 @@ def main() -> None:
                              "both" if both else "one", f"{one['n']:,}", f"{one['n'] / one['seconds']:,.0f}",
                              f"{one['peak']:,.0f}"])
         read = measure(folder, "sparse.200k", "none")
-        memory = {n: measure(folder, f"dense.{n}", "small", 64, False) for n in ("10k", "40k")}
+        memory = {n: measure(folder, f"dense.{n}", "small", 64, False) for n in ("4k", "16k")}
     rate = gflops()
     header = ["variants", "in their window", "strands", "n", "variants/s", "peak MiB"]
     lines = ["| " + " | ".join(row) + " |" for row in [header, *rows]]
@@ -147,8 +147,8 @@ def main() -> None:
         f"sizes (52.8 million parameters, {LENGTH:,} bp, 919 tracks), {THREADS} threads of a CPU, from the bgzipped "
         "VCF over the check of REF to the table of all tracks.", "", *lines, "",
         f"Reading and checking alone: {read['n'] / read['seconds']:,.0f} variants/s.", "",
-        f"Memory: {memory['10k']['n']:,} variants take {memory['10k']['peak']:,.0f} MiB at most, "
-        f"{memory['40k']['n']:,} take {memory['40k']['peak']:,.0f} MiB (small preset of the network, snap=64).", "",
+        f"Memory: {memory['4k']['n']:,} variants take {memory['4k']['peak']:,.0f} MiB at most, "
+        f"{memory['16k']['n']:,} take {memory['16k']['peak']:,.0f} MiB (small preset of the network, snap=64).", "",
         f"What has to be computed: a window costs {GFLOP} GFLOP on each strand, and the difference that a substitution "
         f"makes about 0.06. The machine reaches {rate:,.0f} GFLOP/s in the widest convolution, so where every variant "
         f"has a window of its own no more than {rate / GFLOP:,.0f} a second can be scored on one strand and "

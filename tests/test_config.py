@@ -5,6 +5,8 @@ import yaml
 
 from ciscribe.config import (
     BenchConfig,
+    DesignConfig,
+    LinksConfig,
     ReporterConfig,
     RunConfig,
     parse_config,
@@ -103,7 +105,8 @@ def test_write_config__read_back_is_the_same(tmp_path):
 
 
 def test_configs__every_shipped_one_parses(root):
-    kinds = {"worm.yaml": RunConfig, "reporter.yaml": ReporterConfig, "bench_reporter.yaml": BenchConfig}
+    kinds = {"worm.yaml": RunConfig, "reporter.yaml": ReporterConfig, "bench_reporter.yaml": BenchConfig,
+             "links_chr22.yaml": LinksConfig, "design_ecoli.yaml": DesignConfig}
     paths = sorted((root / "configs").glob("*.yaml"))
     assert {p.name for p in paths} == set(kinds)
     for path in paths:

@@ -47,7 +47,7 @@ def options(method: str) -> dict:
     """What a designer cannot be made without, and little of what takes its time."""
     words = {"TATA": "TATAA", "box": "CCAT"}
     rules = pd.DataFrame({"motif": ["TATA", "box"], "strand": "+", "position": [3, 11], "mean": [1.0, 0.5]})
-    return {"implant": {"motifs": words}, "syntax": {"motifs": words, "position": rules, "n_motifs": 1},
+    return {"implant": {"motifs": words}, "grammar": {"motifs": words, "position": rules, "n_motifs": 1},
             "seqprop": {"n_steps": 5}, "edit": {"n_steps": 5, "n_samples": 3},
             "latent": {"generator": Decoder(), "n_steps": 5},
             }.get(method, {}) | learned(method)

@@ -280,7 +280,7 @@ class Syntax(RoundDesigner):
     """
 
     card: ClassVar[Card] = Card(
-        name="syntax", kind="designer",
+        name="grammar", kind="designer",
         summary="Arranges motifs as the rules of a grammar say, and keeps what the model agrees with.",
         paper="own; rules as in Avsec et al., Nature Genetics 2021, doi:10.1038/s41588-021-00782-6, and de Almeida et "
               "al., Nature Genetics 2022, doi:10.1038/s41588-022-01048-5",

@@ -17,7 +17,7 @@ DESIGNERS: dict[str, type[Designer]] = {
     "genetic": population.Genetic,
     "adalead": population.AdaLead,
     "implant": implant.Implant,
-    "syntax": implant.Syntax,
+    "grammar": implant.Syntax,
     "seqprop": gradient.SeqProp,
     "edit": gradient.Edit,
     "latent": gradient.Latent,

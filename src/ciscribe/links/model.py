@@ -33,7 +33,7 @@ Sequences = Shaped[Tensor, "G ..."] | Shaped[ndarray, "G ..."]
 
 CARDS = {
     "mask": Card(
-        name="mask", kind="links",
+        name="mask_links", kind="links",
         summary="How much the predicted expression of a gene falls when an element is hidden from the model.",
         paper="own; hiding by the mask of Su et al., ICLR 2025, arXiv:2502.13991, shuffling as Toneyan & Koo, Nat "
               "Genet 2024, doi:10.1038/s41588-024-01923-3",
@@ -45,7 +45,7 @@ CARDS = {
         differences=("Substitutions within an element become one number for the pair: the mean, or the largest loss.",),
         n_policy="an N is not mutated"),
     "attention": Card(
-        name="attention", kind="links",
+        name="attention_links", kind="links",
         summary="How much a gene's promoter looks at an element in EPInformer, times the element's activity.",
         paper="Lin, Luo & Pinello, Nat Commun 2026, doi:10.1038/s41467-026-70535-8",
         differences=("Averaged over layers and heads, as published; the product with the activity is one of the "
