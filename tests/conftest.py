@@ -1,4 +1,4 @@
-"""What every test shares: where the real data sets are, one thread, no display."""
+"""What every test shares: where the real data sets are, one thread a worker, no display."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 matplotlib.use("Agg")
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(1)  # workers share the cores; more threads would wait for each other
 # Slow shared machines must not make a property test fail by its clock.
 settings.register_profile("ciscribe", deadline=None, max_examples=50, derandomize=True, database=None,
                           suppress_health_check=[HealthCheck.too_slow])

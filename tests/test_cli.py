@@ -19,7 +19,7 @@ from planted import one_model, planted, write
 # The entry point reads sys.argv, as in the shell.
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens:UserWarning")
 VERBS = ("demo", "run", "data", "train", "evaluate", "predict", "elements", "report", "catalog", "reporter",
-         "models", "bench", "explain", "motifs", "syntax")
+         "models", "bench", "explain", "motifs", "syntax", "design", "alleles")
 
 
 def call(monkeypatch, capsys, *words):
@@ -355,6 +355,48 @@ def test_explain__expected_error_is_one_message_and_status_1(terminal, trained, 
     assert (status, out) == (1, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+    assert says in err
+
+
+# -- designs -------------------------------------------------------------------------------------------------
+
+
+def designed(trained, path, **changes):
+    raw = {"name": "new", "root": str(trained.parent), "run": "run", "judge": "run", "n": 2, "budget": 30,
+           "method": "screen"} | changes
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def test_design__league_and_alleles_print_what_they_found(terminal, trained, tmp_path):
+    path = designed(trained, tmp_path / "it.yaml")
+    status, out, _ = terminal("design", path, "--out", tmp_path / "new")
+    assert status == 0
+    assert "design: screen, 2 designs of 41 bp from 16 starts, 30 model calls, 0 rules …" in out
+    assert str(tmp_path / "new" / "report.html") in out
+    status, out, _ = terminal("bench", "design", path, "--methods", "screen", "--methods", "anneal", "--seeds", "1",
+                              "--budgets", "30", "--budgets", "40", "--out", tmp_path / "league", "--quiet")
+    assert status == 0
+    assert [out.count(f" {word} ") for word in ("screen", "anneal", "30", "40")] == [2, 2, 2, 2]
+    assert str(tmp_path / "league" / "report.html") in out
+    (tmp_path / "locus.fa").write_text(">here\n" + "ACGGTCATTGGCCATA" * 5 + "\n")
+    status, out, _ = terminal("alleles", tmp_path / "locus.fa", "--run", trained, "--tools", "Cas9", "--scope", "20",
+                              "60", "--max-span", "9", "--goal", "minimize")
+    assert status == 0
+    assert "here: " in out
+    assert "wild type" in out
+    assert str(trained / "alleles" / "locus" / "report.html") in out
+
+
+@pytest.mark.parametrize(("change", "words", "says"), [
+    ({"methd": "screen"}, ("design",), "methd: unknown key; did you mean 'method'?"),
+    ({"method": "sample"}, ("design",), "sample begins from a generator; give generator: {}"),
+    ({"judge": None}, ("bench", "design"), "a league needs a judge"),
+])
+def test_design__expected_error_is_one_message_and_status_1(terminal, trained, tmp_path, change, words, says):
+    status, out, err = terminal(*words, designed(trained, tmp_path / "it.yaml", **change), "--quiet")
+    assert (status, out) == (1, "")
+    assert err.startswith("error: ")
     assert says in err
 
 

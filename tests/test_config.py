@@ -105,8 +105,8 @@ def test_write_config__read_back_is_the_same(tmp_path):
 
 
 def test_configs__every_shipped_one_parses(root):
-    kinds = {"worm.yaml": RunConfig, "reporter.yaml": ReporterConfig, "bench_reporter.yaml": BenchConfig,
-             "links_chr22.yaml": LinksConfig, "design_ecoli.yaml": DesignConfig}
+    kinds = {"worm.yaml": RunConfig, "reporter.yaml": ReporterConfig, "reporter_ecoli.yaml": ReporterConfig,
+             "bench_reporter.yaml": BenchConfig, "links_chr22.yaml": LinksConfig, "design_ecoli.yaml": DesignConfig}
     paths = sorted((root / "configs").glob("*.yaml"))
     assert {p.name for p in paths} == set(kinds)
     for path in paths:
@@ -124,6 +124,9 @@ def test_configs__every_shipped_one_parses(root):
     (BenchConfig, {"assays": {"a": {"path": "t.tsv", "famly": "x"}}, "models": {"m": {"name": "deepbind"}}},
      r"assays\.a\.famly: unknown key; did you mean 'family'\?"),
     (BenchConfig, {"assays": {"a": {"path": "t.tsv"}}, "models": {}}, r"models: .*at least 1 item"),
+    (DesignConfig, {"run": "r", "generator": {"nmae": "wgan"}},
+     r"generator\.nmae: unknown key; did you mean 'name'\?"),
+    (DesignConfig, {"run": "r", "generator": {"path": "g", "fit": {"epochs": 3}}}, "generator: path names a generator"),
 ])
 def test_parse_config__other_kinds_name_key_fault_and_value(kind, raw, says):
     with pytest.raises(ConfigError, match=says):

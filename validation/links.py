@@ -1,50 +1,6 @@
-"""Measure links: ``python validation/links.py abc|crispri|world [--write]`` prints, or writes, a part of ``links.md``.
+"""Measure links: ``python validation/links.py abc|crispri|world [--write]`` writes ``links.md``."""
 
-Each part is a module beside this one, ``links_<part>.py``, whose ``page()`` returns the Markdown of its section. The
-page keeps the sections of parts that are not measured in this call.
-"""
-
-import argparse
-import importlib
-import platform
-import re
-from pathlib import Path
-
-from ciscribe.provenance import provenance, write_text
-
-HERE = Path(__file__).resolve().parent
-PAGE = HERE / "links.md"
-PARTS = ("abc", "crispri", "world")
-
-
-def section(part: str) -> str:
-    """Measure one part; a heading, what it ran on, and its text."""
-    facts = provenance()
-    text = importlib.import_module(f"links_{part}").page()
-    return (f"<!-- {part} -->\n{text.strip()}\n\nWritten by `validation/links.py {part} --write` ({facts['created']}, "
-            f"Python {platform.python_version()}, ciscribe {facts['version']}).\n<!-- end {part} -->\n")
-
-
-def write(part: str, text: str) -> None:
-    """Put a section in its place on the page, others stay."""
-    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    found = {p: m[0] for p in PARTS
-             if (m := re.search(rf"<!-- {p} -->\n.*?<!-- end {p} -->\n", page, flags=re.DOTALL))}
-    found[part] = text
-    write_text(PAGE, "# Links of elements and genes, measured\n\n" + "\n".join(found[p] for p in PARTS if p in found))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--write", action="store_true", help=f"write the section of {PAGE.name} instead of printing")
-    given = parser.parse_args()
-    text = section(given.part)
-    if given.write:
-        write(given.part, text)
-    else:
-        print(text)
-
+from parts import main
 
 if __name__ == "__main__":
-    main()
+    main("links", "Links of elements and genes, measured", ("abc", "crispri", "world"), __doc__)

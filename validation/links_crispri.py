@@ -15,18 +15,10 @@ import pandas as pd
 from ciscribe.io.crispri import read_crispri
 from ciscribe.io.genes import read_genes
 from ciscribe.io.text import read_table
+from ciscribe.links.benchmark import METRICS, CrispriBenchmark, benchmark_crispri
 from ciscribe.links.combine import FEATURES, Combiner, cross_predict, link_features, reliability
 from ciscribe.links.contact import power_law
-from ciscribe.links.crispri import (
-    METRICS,
-    CrispriBenchmark,
-    Predictor,
-    Protocol,
-    baselines,
-    benchmark_crispri,
-    match_predictions,
-    select_pairs,
-)
+from ciscribe.links.crispri import Predictor, Protocol, baselines, match_predictions, select_pairs
 
 DATA = Path(os.environ.get("CISCRIBE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 PROTOCOL = Protocol(match_on="gene_name")

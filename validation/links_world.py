@@ -20,8 +20,8 @@ from ciscribe.demo import demo_config
 from ciscribe.elements.peaks import call_peaks
 from ciscribe.interpret.methods import attribute
 from ciscribe.links.abc import candidate_elements
+from ciscribe.links.benchmark import pr_metrics
 from ciscribe.links.combine import fit_combiner, predict_combiner
-from ciscribe.links.crispri import pr_metrics
 from ciscribe.links.model import abc_attribution_links, mask_links
 from ciscribe.results import contributions
 from ciscribe.sequence import one_hot_tensor

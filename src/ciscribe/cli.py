@@ -302,7 +302,7 @@ def variants_score(variants: Path, *, run: Path | None = None, others: list[Path
     matched
         Random variants of its kind for each, for percentiles.
     snap
-        Windows on a grid of so many bp, which neighboring variants share: faster for dense files.
+        Windows on a grid of so many bp, which neighboring variants share: faster for dense files; of a reporter run.
     out
         Folder; <run>/variants/<file> unless given.
     """
@@ -376,7 +376,7 @@ def links_benchmark(pairs: Path, genes: Path, *, links: list[str] | None = None,
     named = {text.split("=")[0] if "=" in text else Path(text).stem: text.split("=", 1)[-1] for text in links or ()}
     table, folder = import_module("ciscribe.workflow.links").compare_links(
         named, pairs, genes, out, cell=cell, match_on=match_on, tell=_options(quiet)["tell"])
-    _print_table(table[["predictor", "n_pairs", "n_positive", "auprc", "average_precision", "precision_at_recall"]])
+    _print_table(table[["predictor", "auprc", "average_precision", "precision_at_recall"]])
     _finish(folder)
 
 
@@ -392,6 +392,52 @@ def design(config: Path, *, out: Out = None, quiet: bool = False) -> None:
         YAML file; see configs/design_ecoli.yaml.
     """
     _finish(import_module("ciscribe.workflow.design").design_config(config, out, **_options(quiet)))
+
+
+@app.command
+def alleles(fasta: Path, *, run: Path, goal: Literal["maximize", "minimize", "target"] = "maximize",
+            value: float | None = None, tolerance: float = 0.0, track: str | None = None,
+            tools: list[str] | None = None, offset: int | None = None, max_span: int | None = None,
+            scope: tuple[int, int] | None = None, anchor: int | None = None, out: Out = None, quiet: bool = False
+            ) -> None:
+    """List every allele that one or two CRISPR guides can make of a promoter, and what each is predicted to do.
+
+    Writes alleles.tsv and report.html, and prints the front: alleles that no other beats with as few guides.
+
+    Parameters
+    ----------
+    fasta
+        One locus or more, in the direction of the promoter, longer than what the model reads.
+    run
+        Folder of a trained run of a reporter assay.
+    goal
+        maximize, minimize, or target (a level).
+    value
+        The level of a target, in the units of the run.
+    tolerance
+        Half-width of the level.
+    track
+        Target of the run; the first unless given.
+    tools
+        Cas9, Cas12a, CBE (C to T), ABE (A to G); Cas9, CBE and ABE unless given.
+    offset
+        Where the model's sequence begins in each locus, from 0; in its middle unless given.
+    max_span
+        Longest deletion in bp; as long as the locus can fill up unless given.
+    scope
+        Start and end of the part of the locus that may change; the model's sequence unless given.
+    anchor
+        Position of the locus that stays in place, such as the TSS; the last that the model reads unless given.
+    out
+        Folder; <run>/alleles/<file> unless given.
+    """
+    table, folder = import_module("ciscribe.workflow.alleles").score_alleles(
+        fasta, run, out, goal=goal, value=value, tolerance=tolerance, track=track,
+        tools=tools or ("Cas9", "CBE", "ABE"), offset=offset, max_span=max_span, scope=scope, anchor=anchor,
+        tell=_options(quiet)["tell"])
+    front = table[table["front"]].sort_values(["locus", "score"], ascending=[True, False], kind="stable")
+    _print_table(front[["locus", "allele", "tool", "guides", "n_guides", "deleted", "prediction", "gain"]].head(40))
+    _finish(folder)
 
 
 @bench_app.command(name="attribution")
@@ -449,6 +495,31 @@ def bench_reporter(config: Path, *, out: Out = None, jobs: int = 1, dry_run: boo
         return
     _print_table(bench.run()[list(module.SHOWN)])
     _console().print(f"\ntables: {bench.folder.resolve()}")
+
+
+@bench_app.command(name="design")
+def bench_design(config: Path, *, methods: list[str] | None = None, seeds: int = 3, budgets: list[int] | None = None,
+                 out: Out = None, quiet: bool = False) -> None:
+    """Give designers the same number of model calls on your own run, and rank them by a judge; goes on where stopped.
+
+    Parameters
+    ----------
+    config
+        YAML file of a design with a judge; see configs/design_ecoli.yaml.
+    methods
+        Names of designers; all that the configuration has everything for unless given.
+    seeds
+        Of designers and of the draw of starts.
+    budgets
+        Model calls; 5,000 unless given.
+    out
+        Folder; runs/<name>_league unless given.
+    """
+    module = import_module("ciscribe.workflow.design_bench")
+    table, folder = module.compare_designers(config, methods or (), seeds=seeds, budgets=budgets or (5_000,), out=out,
+                                             **_options(quiet))
+    _print_table(table[list(module.SHOWN)])
+    _finish(folder)
 
 
 def _print_table(frame: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ciscribe.errors import ConfigError, DataMissingError, nearest
 
@@ -375,6 +375,14 @@ class LinksConfig(_Part):
     """Scored variants (``effects.parquet`` of ``ciscribe variants score``)."""
     report: ReportConfig = ReportConfig()
 
+    @field_validator("expression")
+    @classmethod
+    def _only_which(cls, given: ExpressionConfig | None) -> ExpressionConfig | None:
+        if given is not None and given.transform != "none":
+            raise ValueError(f"transform '{given.transform}' would do nothing: links read only which genes are "
+                             "expressed (above 1 in the units of the table); leave it out")
+        return given
+
 
 class GoalConfig(_Part):
     """What designs are for, in the units of the run; see `ciscribe.design.objective`."""
@@ -391,7 +399,7 @@ class GoalConfig(_Part):
     clip: bool = True
     """Predictions beyond the measured range count as its end."""
     flanks: tuple[str, str] = ("", "")
-    """Constant bases that the model reads around each design."""
+    """Constant ends of the sequences of the run, which stay; what lies between them is designed."""
     both_strands: bool = False
 
 
@@ -424,6 +432,26 @@ class RulesConfig(_Part):
     """Constant bases in the construct, for junctions."""
 
 
+class GeneratorConfig(_Part):
+    """The generator that a designer begins from; see `ciscribe.design.generators`."""
+
+    name: str | None = None
+    """The usual one of the designer unless given."""
+    arguments: dict[str, Any] = {}
+    fit: dict[str, Any] = {}
+    """Fields of `ciscribe.train.generative.GenerativeSpec`."""
+    level: Literal["highest"] | float | None = "highest"
+    """Activity that is asked of it: what the goal likes best of all measured ones, a number, or none."""
+    path: str | None = None
+    """Folder of one that was fitted before."""
+
+    @model_validator(mode="after")
+    def _fitted_once(self) -> "GeneratorConfig":
+        if self.path is not None and (self.arguments or self.fit):
+            raise ValueError("path names a generator that was fitted before; leave out arguments and fit")
+        return self
+
+
 class DesignConfig(_Part):
     """From a trained model to new sequences with an audit."""
 
@@ -441,11 +469,18 @@ class DesignConfig(_Part):
     rules: RulesConfig = RulesConfig()
     method: str = "greedy"
     options: dict[str, Any] = {}
+    motifs: str | list[str] | None = None
+    """MEME files of what `implant` writes."""
+    syntax: str | None = None
+    """Folder of a run whose rules ``ciscribe syntax`` found, for `grammar`."""
+    generator: GeneratorConfig | None = None
     n: int = Field(default=64, ge=1)
     budget: int = Field(default=20_000, ge=1)
     infeasible: Literal["error", "repair"] = "repair"
     diversity: float = Field(default=0.0, ge=0, le=1)
-    report: ReportConfig = ReportConfig()
+    calibration: str | None = None
+    """Table of measured designs, from which it is learned how much of a predicted gain to expect."""
+    title: str | None = None
 
 
 class RunConfig(_Part):

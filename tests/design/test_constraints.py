@@ -87,7 +87,7 @@ def compiled(rules, flanks, start):
     return None, is_allowed
 
 
-def check(problem):
+def check_problem(problem):
     rules, flanks, start, seed = problem
     rules = [kind(*arguments) for kind, *arguments in rules]
     is_exact = not any(isinstance(rule, Repeats) or (isinstance(rule, GC) and (rule.window or len(start)) < len(start))
@@ -152,13 +152,13 @@ def check(problem):
 @settings(max_examples=40)
 @given(problems(loose=False))
 def test_brute_force__what_the_automaton_holds(problem):
-    check(problem)
+    check_problem(problem)
 
 
 @settings(max_examples=30)
 @given(problems(loose=True))
 def test_brute_force__with_repeats_and_gc_windows(problem):
-    check(problem)
+    check_problem(problem)
 
 
 LONGER = [

@@ -65,6 +65,9 @@ def test_ours_and_theirs_keep_the_budget_and_the_ledger_remembers(script: Module
     row, mended = script.theirs(field, "a tool", returns_poly_a, starts, 500, 3)
     assert (row["method"], mended["method"]) == ("a tool", "a tool, repaired")
     assert row["feasible"] == 0
+    assert row["judge_gain"] == 0  # what breaks a rule cannot be ordered
+    assert row["as_returned"] == pytest.approx((row["gain_gc"] + row["gain_a"]) / 2)
+    assert mended["judge_gain"] == pytest.approx(mended["as_returned"])
     assert mended["feasible"] == 1
     assert row["queries"] == 0
     assert row["gain_a"] == pytest.approx((starts != 0).sum(axis=1).mean())

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from ciscribe.design.front import Pareto
 from ciscribe.design.objective import (
     Context,
     Distance,
@@ -14,12 +15,9 @@ from ciscribe.design.objective import (
     Motifs,
     Naturalness,
     Objective,
-    Pareto,
     Specific,
     System,
     Target,
-    crowding,
-    front,
     longest_shared_word,
 )
 from ciscribe.design.score import Clip, Sum, one_of
@@ -624,42 +622,6 @@ def test_shared_word__by_strings():
     assert expected[0] >= 12
     assert expected[1] >= 9
     assert longest_shared_word(np.full((1, 6), 4, np.uint8), np.full((1, 5), 4, np.uint8)).tolist() == [0]
-
-
-def test_pareto__keeps_the_vector(X):
-    a, b = Maximize(oracle(), 0), Minimize(oracle(), 1)
-    both = Pareto(a, b, weights=[3, 1])
-    parts = both.components(X)
-    torch.testing.assert_close(both.values(parts), torch.stack([a(X), b(X)], dim=1))
-    torch.testing.assert_close(both(X), 0.75 * a(X) + 0.25 * b(X))
-    for bad in ([1], [1, -1], [0, 0]):
-        with pytest.raises(ConfigError, match="as many weights"):
-            Pareto(a, b, weights=bad)
-    with pytest.raises(ConfigError, match="two or more objectives; got 1"):
-        Pareto(a)
-
-
-def test_front__by_the_definition():
-    values = np.random.default_rng(0).integers(0, 7, (83, 3)).astype(float)
-    left, expected, level = list(range(83)), np.zeros(83, int), 0
-    while left:
-        best = [i for i in left
-                if not any((values[j] >= values[i]).all() and (values[j] > values[i]).any() for j in left)]
-        expected[best] = level
-        left, level = [i for i in left if i not in best], level + 1
-    assert front(values).tolist() == expected.tolist()
-    assert level > 3
-    assert front(np.zeros((0, 2))).tolist() == []
-    assert front(np.ones((3, 2))).tolist() == [0, 0, 0]  # equal rows do not beat each other
-
-
-def test_crowding__prefers_the_ends_and_the_lonely():
-    values = np.array([[0, 10], [1, 9], [2, 8], [9, 1], [10, 0], [0, 0.0]])
-    rank = front(values)
-    assert rank.tolist() == [0, 0, 0, 0, 0, 1]
-    got = crowding(values, rank)
-    np.testing.assert_allclose(got, [np.inf, 0.4, 1.6, 1.6, np.inf, np.inf])
-    assert sorted(np.lexsort((-got, rank))[:4]) == [0, 2, 3, 4]
 
 
 def test_repr__says_what_is_asked():

@@ -10,6 +10,7 @@ from ciscribe.errors import CheckpointError, SchemaError, UnknownNameError
 from ciscribe.io.crispri import read_crispri
 from ciscribe.io.genes import read_genes
 from ciscribe.links import combine
+from ciscribe.links.benchmark import pr_metrics
 from ciscribe.links.combine import (
     FEATURES,
     Combiner,
@@ -20,7 +21,7 @@ from ciscribe.links.combine import (
     reliability,
 )
 from ciscribe.links.contact import power_law
-from ciscribe.links.crispri import Protocol, pr_metrics, select_pairs
+from ciscribe.links.crispri import Protocol, select_pairs
 
 NAMES = ("distance", "activity", "ctcf")
 

@@ -56,16 +56,21 @@ def test_a_locus_shows_links_tests_and_variants():
 
 
 def test_the_benchmark_ranks_methods_and_says_what_chance_is():
-    table = pd.DataFrame({"method": ["distance", "abc"], "auprc": [0.4, 0.6], "average_precision": [0.41, 0.61],
-                          "precision_at_recall": [0.3, 0.5], "low": [0.35, 0.5], "high": [0.45, 0.7]})
+    table = pd.DataFrame({"method": ["distance", "abc", "within_100kb", "nearest_tss"],
+                          "auprc": [0.4, 0.6, np.nan, np.nan], "average_precision": [0.41, 0.61, 0.2, 0.3],
+                          "precision_at_recall": [0.3, 0.5, 0.2, np.nan], "low": [0.35, 0.5, np.nan, np.nan],
+                          "high": [0.45, 0.7, np.nan, np.nan]})
     curves = pd.DataFrame({"method": ["distance", "distance", "abc", "abc"], "precision": [1, 0.3, 1, 0.5],
                            "recall": [0.1, 1, 0.2, 1]})
     by_distance = pd.DataFrame({"method": ["distance", "abc"] * 2, "bin": ["0–20 kb"] * 2 + ["20–100 kb"] * 2,
                                 "auprc": [0.5, 0.7, 0.2, np.nan], "n": 100, "n_positive": 7})
     section = link_benchmark_section(table, curves, by_distance=by_distance, n_pairs=1_000, n_positive=50,
-                                     reliability=pd.DataFrame({"predicted": [0.1], "observed": [0.2], "n": [10]}))
+                                     reliability=pd.DataFrame({"predicted": [0.1], "observed": [0.2], "n": [10]}),
+                                     cautions=["abc <has> no chr1"])
     assert section is not None
     assert section.html.index(">abc<") < section.html.index(">distance<")
+    assert section.html.index(">nearest TSS<") < section.html.index(">within 100 kb<")  # a yes or no has no area
+    assert section.html.index("Caution:</strong> abc &lt;has&gt; no chr1.") < section.html.index("<table>")
     assert "guesses reaches 0.050" in section.lead
     assert "0–20 kb (7 of 100)" in section.html
     assert "predicted probability" in section.html
@@ -84,7 +89,10 @@ def test_variants_are_ranked_by_size_and_counted_from_one():
 
 
 def test_measured_effects_show_every_method():
+    each = pd.DataFrame({"experiment": ["HBB", "HBB"], "n": 71, "method": ["pwm", "cnn"], "spearman": [-0.11, 0.37]})
     section = variant_benchmark_section(pd.DataFrame({"method": ["pwm", "cnn"], "value": [0.15, 0.3]}),
-                                        measure="Mean over experiments.", xlabel="Spearman ρ")
+                                        measure="Mean over experiments.", xlabel="Spearman ρ", experiments=each)
     assert section is not None
     assert section.html.index(">cnn<") < section.html.index(">pwm<")
+    assert section.html.index(">HBB<") < section.html.index(">71<") < section.html.index(">0.370<")
+    assert section.html.index(">0.370<") < section.html.index(">−0.110<")

@@ -1,6 +1,7 @@
 """From files of elements, genes and signals to links: tables that other programs read, a page, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from ciscribe.io.bed import write_bed
 from ciscribe.io.genes import write_gtf
 from ciscribe.io.links import read_links
 from ciscribe.io.motifs import write_meme
+from ciscribe.links.combine import fit_combiner
 from ciscribe.schema import Motif, check_links
 from ciscribe.workflow.links import compare_links, score_config
 
@@ -132,12 +134,98 @@ def test_counts_must_be_those_of_the_elements(made, tmp_path):
     ({"accessibility": {"bigwig": "a", "counts": "b"}}, ConfigError, "exactly one"),
     ({"elements": {"path": "none.bed"}}, CiscribeError, "none.bed"),
     ({"genes": {"path": "other.gtf"}}, SchemaError, "no element lies within"),
+    ({"expression": {"path": "tpm.tsv", "transform": "log2p1"}}, ConfigError,
+     "expression: transform 'log2p1' would do nothing: links read only which genes are expressed"),
+    ({"report": {"genes": ["gene0003", "gene0004x"]}}, ConfigError,
+     "1 of 2 are not among.*'gene0004x'; did you mean 'gene0004'"),
+    ({"combiner": "none.json"}, CiscribeError, "none.json"),
 ])
 def test_what_cannot_be_used_is_said(made, tmp_path, change, error, says):
     folder, _, _, raw = made
     with pytest.raises(error, match=says):
         run(folder, raw | change, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_report_shows_the_genes_that_are_asked_for_by_name_or_id(made, tmp_path):
+    folder, w, _, raw = made
+    plain = run(folder, raw | {"threshold": 0.3}, tmp_path / "plain")
+    called = read_links(plain / "called.tsv.gz")
+    without = w.genes.loc[~w.genes["gene_id"].isin(called.loc[~called["is_self_promoter"], "gene_id"])]
+    asked = [str(without["gene_name"].iloc[0]), str(w.genes["gene_id"].iloc[5])]
+    out = run(folder, raw | {"threshold": 0.3, "report": {"genes": asked}}, tmp_path / "out")
+    page = (out / "report.html").read_text()
+    for name in (asked[0], w.genes["gene_name"].iloc[5]):
+        assert f"Links of {name}" in page  # also where none is called
+    assert page.count("Links of ") == 2
+
+
+def test_the_seed_is_that_of_the_resampling(made, tmp_path):
+    folder, _, _, raw = made
+    tables = []
+    for seed in (0, 7):
+        out = run(folder, raw | {"crispri": "tested.tsv", "seed": seed}, tmp_path / f"seed{seed}")
+        assert json.loads((out / "provenance.json").read_text())["seed"] == seed
+        tables.append(pd.read_parquet(out / "benchmark.parquet"))
+    assert (tables[0]["average_precision"] == tables[1]["average_precision"]).all()
+    assert (tables[0]["average_precision_low"] != tables[1]["average_precision_low"]).any()
+
+
+@pytest.fixture(scope="module")
+def combined(made):
+    """A combiner of two features, trained on pairs of chr1 in two groups."""
+    folder, w, _, raw = made
+    rng = np.random.default_rng(3)
+    label = np.arange(60) % 3 == 0
+    pairs = pd.DataFrame({"group": np.where(np.arange(60) % 2, "chr1", "chr7"), "label": label,
+                          "distance": np.where(label, 500, 5_000) + rng.integers(0, 3_000, 60),
+                          "activity": rng.random(60) + label})
+    combiner = fit_combiner(pairs, ["distance", "activity"], groups="group")
+    (folder / "combiner.json").write_text(combiner.to_json())
+    more = replace(combiner, features=("distance", "ctcf", "activity", "h3k4me1"))
+    (folder / "more.json").write_text(more.to_json())
+    return folder, w, raw | {"combiner": "combiner.json"}
+
+
+def test_a_combiner_says_what_it_lacks(combined, tmp_path):
+    folder, _, raw = combined
+    with pytest.raises(ConfigError, match=r"2 of 4 features.*ctcf, h3k4me1; there are distance.*Fit a combiner"):
+        run(folder, raw | {"combiner": "more.json"}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_it_is_told_that_a_combiner_has_seen_the_chromosomes_that_judge_it(combined, tmp_path):
+    folder, _, raw = combined
+    told = []
+    path = folder / "judged.yaml"
+    path.write_text(yaml.safe_dump(raw | {"crispri": "tested.tsv"}))
+    out = score_config(path, tmp_path / "out", tell=told.append, progress=False)
+    pairs = pd.read_csv(folder / "tested.tsv", sep="\t")
+    caution = f"{(pairs['chrom'] == 'chr1').sum()} of {len(pairs)} pairs are on chromosomes that the combiner of small"
+    assert [line for line in told if line.startswith(f"caution: {caution} was trained on (first: chr1)")]
+    assert json.loads((out / "provenance.json").read_text())["cautions"][0].startswith(caution)
+    assert caution in (out / "report.html").read_text()
+    told.clear()
+    given = folder / "tested.tsv", folder / "world" / "genes.gtf", tmp_path / "bench"
+    compare_links({"mine": out / "links.parquet"}, *given, cell=CELL, match_on="gene_id", tell=told.append)
+    assert [line for line in told if "combiner of mine was trained on (first: chr1)" in line]
+
+
+def test_it_is_told_how_many_pairs_a_table_does_not_cover(made, tmp_path):
+    folder, _, _, raw = made
+    out = run(folder, raw, tmp_path / "out")
+    links = read_links(out / "links.parquet")
+    links.loc[links["chrom"] == "chr2"].to_parquet(tmp_path / "half.parquet", index=False)
+    told = []
+    given = folder / "tested.tsv", folder / "world" / "genes.gtf"
+    files = {"whole": out / "links.parquet", "half": tmp_path / "half.parquet"}
+    _, where = compare_links(files, *given, tmp_path / "bench", cell=CELL, match_on="gene_id", tell=told.append)
+    pairs = pd.read_csv(folder / "tested.tsv", sep="\t")
+    caution = (f"{(pairs['chrom'] == 'chr1').sum()} of {len(pairs)} pairs are on chromosomes without any link in half "
+               "(first: chr1)")
+    assert [line for line in told if "caution" in line] == [line for line in told if caution in line] != []
+    assert caution in (where / "report.html").read_text()
+    assert json.loads((where / "provenance.json").read_text())["cautions"][0].startswith(caution)
 
 
 def test_tables_of_links_are_compared(made, tmp_path):

@@ -209,6 +209,13 @@ def test_what_is_missing_is_said(assay, tmp_path):
         score_file(folder / "some.vcf", tmp_path / "out", run=folder / "run", scorers=["dif"], **QUIET)
 
 
+def test_what_only_a_model_can_be_asked_needs_one(assay, tmp_path):
+    folder, _ = assay
+    with pytest.raises(ConfigError, match=r"--others, --snap would do nothing"):
+        score_file(folder / "some.vcf", tmp_path / "out", genome=folder / "genome.fa", motifs=[folder / "known.meme"],
+                   others=[folder / "run"], snap=8, **QUIET)
+
+
 @pytest.fixture(scope="module")
 def genes_run(tmp_path_factory):
     """A trained run of genes, and variants of which some lie in no window."""
@@ -256,6 +263,8 @@ def test_a_run_of_genes_scores_each_gene_in_reach(genes_run, tmp_path):
     assert 'id="linked-loci"' in page
     with pytest.raises(ConfigError, match="matched"):
         score_file(tmp_path / "some.vcf", tmp_path / "out", run=folder / "run", n_shuffles=3, **QUIET)
+    with pytest.raises(ConfigError, match=r"--snap 8 would do nothing"):
+        score_file(tmp_path / "some.vcf", tmp_path / "out", run=folder / "run", snap=8, **QUIET)
 
 
 def test_variants_far_from_all_genes_are_an_error(genes_run, tmp_path):

@@ -84,8 +84,22 @@ def evolvability_vector(oracle: Oracle, X: Shaped[Tensor, "N ..."] | Shaped[ndar
     return np.sort(effects[X.detach().cpu().numpy() < 0.5].reshape(len(X), -1), axis=1)
 
 
+class _Mutants(Reading):
+    """Base of objectives that look at mutants of the sequence."""
+
+    @property
+    def queries(self) -> tuple[Query, ...]:
+        """None: mutants of the sequence are asked for, in a way of their own."""
+        return ()
+
+    @property
+    def oracles(self) -> tuple[Oracle, ...]:  # type: ignore[override]
+        """The one that is asked."""
+        return (self.oracle,)
+
+
 @dataclass(frozen=True, eq=False)
-class _Neighbours(Reading):
+class _Neighbours(_Mutants):
     """Base of objectives that look at all single substitutions."""
 
     length: int
@@ -95,16 +109,6 @@ class _Neighbours(Reading):
         super().__post_init__()
         if self.length < 1:
             raise ConfigError(f"length is that of the designs, 1 bp or more; got {self.length}")
-
-    @property
-    def queries(self) -> tuple[Query, ...]:
-        """None: mutants are predicted as differences to their sequence."""
-        return ()
-
-    @property
-    def oracles(self) -> tuple[Oracle, ...]:  # type: ignore[override]
-        """The one that is asked."""
-        return (self.oracle,)
 
     @property
     def extra_calls(self) -> int:  # type: ignore[override]
@@ -202,7 +206,7 @@ class Evolvability(_Neighbours):
 
 
 @dataclass(frozen=True, eq=False)
-class Stability(Reading):
+class Stability(_Mutants):
     """Expression stability under drift: minus the standard deviation of expression over random mutants; at most 0.
 
     In the units of the readout. Every sequence gets the same mutations (position and step from base to base), so that a
@@ -241,16 +245,6 @@ class Stability(Reading):
         if self.mutations < 1 or self.mutants < 2:
             raise ConfigError(f"Stability needs 1 or more mutations and 2 or more mutants; got {self.mutations} and "
                               f"{self.mutants}")
-
-    @property
-    def queries(self) -> tuple[Query, ...]:
-        """None of the sequence itself: its mutants are asked for."""
-        return ()
-
-    @property
-    def oracles(self) -> tuple[Oracle, ...]:  # type: ignore[override]
-        """The one that is asked."""
-        return (self.oracle,)
 
     @property
     def extra_calls(self) -> int:  # type: ignore[override]

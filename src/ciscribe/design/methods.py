@@ -45,6 +45,6 @@ def make_designer(method: str | type[Designer], **options: Any) -> Designer:
         method = DESIGNERS[method]
     known = inspect.signature(method).parameters
     wrong = [name for name in options if name not in known]
-    if wrong:
+    if wrong and not any(option.kind is option.VAR_KEYWORD for option in known.values()):  # such a one checks itself
         raise ConfigError(f"{method.card.name} has no option {wrong[0]!r}; {nearest(wrong[0], known)}")
     return method(**options)

@@ -4,6 +4,7 @@ Positions count from the first base of the design; those of the flanks before an
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import no_type_check
@@ -47,7 +48,7 @@ Fault = tuple[int, int, str]
 """Where a rule is broken (start, end), and what stands there."""
 
 
-class Rule:
+class Rule(ABC):
     """What a designed sequence must keep; the base of all rules."""
 
     @property
@@ -55,13 +56,13 @@ class Rule:
         """Whether it looks at the sequences from which a design starts."""
         return False
 
-    def check_length(self, length: int) -> None:
+    def check_length(self, length: int) -> None:  # noqa: B027 – most rules fit any length
         """Raise ConfigError where the rule does not fit designs of this length."""
 
+    @abstractmethod
     def faults(self, codes: UInt8[ndarray, " L"], flanks: Flanks, start: UInt8[ndarray, " L"] | None
                ) -> Iterator[Fault]:
         """Where one sequence breaks the rule; `start` is there where the rule needs it."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def design(objective: Objective,
     if designer.needs_gradient and not objective.differentiable:
         raise UnsupportedError(f"{designer.card.name} follows the gradient of the objective, and this objective has "
                                "none; use one that asks for scores only: greedy, genetic, adalead or anneal")
-    starts = None if start is None else _read_starts(start)
+    starts = None if start is None else read_starts(start)
     rules = compile_rules(constraints, flanks, length if starts is None else starts.shape[1], length)
     _check_settings(n, patience, diversity, batch_size, infeasible)
     allowed_starts, repaired = starts, 0
@@ -263,7 +263,7 @@ class _Run:
         return table.astype(dict.fromkeys(("queries", "proposed", "infeasible", "repeated"), np.int64))
 
 
-def _read_starts(start: Any) -> UInt8[ndarray, "S L"]:
+def read_starts(start: Any) -> UInt8[ndarray, "S L"]:
     """Codes of starts that are given as letters, codes or one-hot."""
     if isinstance(start, str):
         raise SchemaError("start is a list of sequences; got one text; give [start]")

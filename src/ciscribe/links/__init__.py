@@ -1,5 +1,5 @@
 """Which element serves which gene: contact and activity, models, experiments, and what joins them."""
 
-from ciscribe.links import abc, combine, contact, crispri, model
+from ciscribe.links import abc, benchmark, combine, contact, model
 
-CARDS = (abc.CARD, contact.CARD, *model.CARDS.values(), combine.CARD, crispri.CARD)
+CARDS = (abc.CARD, contact.CARD, *model.CARDS.values(), combine.CARD, benchmark.CARD)

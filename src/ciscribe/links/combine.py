@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from ciscribe.card import Card
 from ciscribe.errors import CheckpointError, SchemaError, UnknownNameError, nearest
 from ciscribe.intervals import region_id
-from ciscribe.links.crispri import count_between
+from ciscribe.links.crispri import count_between, need_columns
 from ciscribe.schema import check_intervals
 
 CARD = Card(
@@ -469,10 +469,8 @@ def _middle(table: pd.DataFrame) -> ndarray:
 
 def _own_tss(pairs: pd.DataFrame, genes: pd.DataFrame, match_on: str) -> ndarray:
     """TSS of each pair's gene."""
-    for table, columns, name in ((pairs, [match_on], "pairs"), (genes, ["chrom", "tss", match_on], "genes")):
-        for column in columns:
-            if column not in table.columns:
-                raise SchemaError(f"{name} need a column {column}; {nearest(column, map(str, table.columns))}")
+    need_columns(pairs, [match_on], "pairs")
+    need_columns(genes, ["chrom", "tss", match_on], "genes")
     twice = genes[match_on].duplicated()
     if twice.any():
         raise SchemaError(f"{int(twice.sum()):,} of {len(genes):,} genes repeat a {match_on}; first: "
@@ -487,9 +485,7 @@ def _own_tss(pairs: pd.DataFrame, genes: pd.DataFrame, match_on: str) -> ndarray
 
 def _matrix(table: pd.DataFrame, columns: Sequence[str], name: str) -> Float[ndarray, "N F"]:
     """Columns as numbers, if they are there and finite."""
-    for column in columns:
-        if column not in table.columns:
-            raise SchemaError(f"{name} need a column {column}; {nearest(column, map(str, table.columns))}")
+    need_columns(table, columns, name)
     X = np.column_stack([table[column].to_numpy(dtype=float, na_value=np.nan) for column in columns])
     bad = ~np.isfinite(X)
     if bad.any():
@@ -503,9 +499,7 @@ def _matrix(table: pd.DataFrame, columns: Sequence[str], name: str) -> Float[nda
 def _training(pairs: pd.DataFrame, features: Sequence[str], label: str, groups: str
               ) -> tuple[ndarray, ndarray, ndarray]:
     """Features, labels (bool) and groups, if something can be learnt from them."""
-    for column in (label, groups):
-        if column not in pairs.columns:
-            raise SchemaError(f"pairs need a column {column}; {nearest(column, map(str, pairs.columns))}")
+    need_columns(pairs, (label, groups), "pairs")
     if not len(features) or len(set(features)) < len(features):
         raise SchemaError(f"a combiner needs features, each once; got {', '.join(features) or 'none'}")
     X, y = _matrix(pairs, features, "pairs"), _matrix(pairs, [label], "pairs")[:, 0]

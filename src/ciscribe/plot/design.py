@@ -1,4 +1,4 @@
-"""Designs: how a run climbed, what was changed, and how what was promised compares with what was judged."""
+"""Designs: how a run climbed, what was changed, how it compares with what was judged, and what alleles can reach."""
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from ciscribe.plot.style import (
     WIDTH,
     axes_grid,
     check_columns,
+    display_name,
     series_colors,
     style,
 )
@@ -44,7 +45,7 @@ def plot_trajectory(history: pd.DataFrame, *, units: str = "") -> Figure:
         rows = history.loc[np.isfinite(history[column].to_numpy(float))]
         ax.plot(rows["queries"], rows[column], color=color, ls=dash, label=column)
     ax.set(xlabel="model calls", ylabel=f"score{f', {units}' if units else ''}")
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper left")  # where a curve that climbs never is
     return figure
 
 
@@ -148,4 +149,35 @@ def plot_league(table: pd.DataFrame, *, value: str = "judge_gain", ylabel: str =
                 label=name)
     ax.set(xscale="log", xlabel="model calls", ylabel=ylabel)
     ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.02))
+    return figure
+
+
+@style()
+def plot_alleles(table: pd.DataFrame, *, value: str = "score", ylabel: str = "") -> Figure:
+    """What alleles of a promoter reach by the bp that they lose, a panel for each number of guides.
+
+    Parameters
+    ----------
+    table
+        From `ciscribe.design.alleles.Alleles.score`: ``kind, n_guides, deleted, front`` and `value`.
+    value, ylabel
+        Column that is drawn, and what it is called.
+    """
+    check_columns(table, ("kind", "n_guides", "deleted", "front", value), "a table of scored alleles")
+    made = table.loc[table["kind"] != "wild type"]
+    numbers = sorted(set(made["n_guides"]))
+    figure, axes = axes_grid(max(1, len(numbers)), 2, width=WIDTH, panel_height=2.4, left=0.8)
+    limits = np.array([table[value].min(), table[value].max()], float)
+    pad = 0.05 * max(float(np.ptp(limits)), 1e-9)
+    for ax, n in zip(axes, numbers, strict=False):
+        rows = made.loc[made["n_guides"] == n]
+        for on_front, color, size in ((False, SLATE, 9), (True, BLUE, 22)):
+            part = rows.loc[rows["front"] == on_front]
+            ax.scatter(part["deleted"], part[value], s=size, color=color, alpha=0.9 if on_front else 0.35,
+                       linewidths=0, zorder=3 if on_front else 2)
+        ax.set_title(f"{n} guide{'s' if n > 1 else ''}")
+    for ax in axes:
+        for wild in table.loc[table["kind"] == "wild type", value]:
+            ax.axhline(wild, color=INK, lw=0.9, ls=(0, (4, 3)))
+        ax.set(xlabel="bp lost", ylabel=ylabel or display_name(value), ylim=(limits[0] - pad, limits[1] + pad))
     return figure

@@ -93,7 +93,7 @@ def plot_region(
     back = figure.add_axes((LEFT / WIDTH, _BOTTOM / total, wide, 1 - (top + _BOTTOM) / total), zorder=0)
     back.set(xlim=(start, end), ylim=(0, 1), yticks=[])
     back.spines["left"].set_visible(False)
-    back.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
+    back.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     back.xaxis.set_major_formatter(FuncFormatter(_kb_formatter(end - start)))
     back.set_xlabel(f"position on {fit_text(chrom, 200)} (kb)")
     if bands is not None:

@@ -19,6 +19,8 @@ from ciscribe.report.sections import Section
 
 _MOST_ROWS = 25
 _MOST_ELEMENTS = 60  # in view; more of them hide what is linked
+_BASELINES = {"n_tss_between": "TSSs between", "nearest_tss": "nearest TSS", "within_100kb": "within 100 kb",
+              "nearest_expressed_tss": "nearest expressed TSS"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class LinkedLocus:
     gene_id, gene_name, tss
         Whose links are shown.
     links
-        Columns ``start, end, score`` of this gene's links, and ``label`` where it was tested.
+        Columns ``start, end, score`` of this gene's links, and ``label`` where it was tested; None where links are not
+        known.
     genes
         Genes in the region, columns of `ciscribe.plot.panels.GenePanel`.
     elements
@@ -53,7 +56,7 @@ class LinkedLocus:
     gene_id: str
     gene_name: str
     tss: int
-    links: pd.DataFrame
+    links: pd.DataFrame | None
     genes: pd.DataFrame
     elements: pd.DataFrame | None = None
     tested: pd.DataFrame | None = None
@@ -66,10 +69,11 @@ class LinkedLocus:
         panels: list[Panel] = [SignalPanel(name, *track) for name, track in (self.signals or {}).items()]
         if self.elements is not None:
             view = View(self.chrom, self.start, self.end)
-            few = len(inside(self.elements, view)) <= _MOST_ELEMENTS
-            panels.append(IntervalPanel("candidate elements", self.elements) if few else
-                          IntervalPanel("linked elements", self.links))
-        if len(self.links) or self.tested is not None:
+            if len(inside(self.elements, view)) <= _MOST_ELEMENTS:
+                panels.append(IntervalPanel("candidate elements", self.elements))
+            elif self.links is not None:
+                panels.append(IntervalPanel("linked elements", self.links))
+        if self.links is not None:
             panels.append(ArcPanel("links", self.links.assign(tss=self.tss)))
         if self.tested is not None:
             regulated = self.tested["label"].astype(bool)
@@ -98,7 +102,7 @@ def links_section(links: pd.DataFrame | None, *, threshold: float | None = None,
         return None
     called = links if threshold is None else links.loc[links["score"] >= threshold]
     what = f"{len(called):,} of {len(links):,} candidate links reach the score {threshold:g}" if threshold is not None \
-        else f"{len(links):,} candidate links"
+        else f"{len(links):,} links"
     genes = called["gene_id"].nunique()
     rows = called.sort_values("score", ascending=False, kind="stable").head(_MOST_ROWS)
     known = names or {}
@@ -130,9 +134,9 @@ def loci_section(loci: Sequence[LinkedLocus]) -> Section | None:
         figure = plot_region(locus.panels(), locus.chrom, locus.start, locus.end, title=locus.gene_name, tss=locus.tss)
         body += figure_html(figure, f"linked-{i}", None, f"Links of {locus.gene_name}")
     tested = any(locus.tested is not None for locus in loci)
-    linked = any(len(locus.links) for locus in loci)
-    lead = (("Arcs run from elements to the gene's start; the stronger the link, the thicker." if linked else
-             "Genes with their surroundings.") +
+    linked = any(locus.links is not None for locus in loci)
+    lead = (("Arcs run from elements to the gene's start; the stronger the link, the thicker, and the strongest score "
+             "stands at the right." if linked else "Genes with their surroundings.") +
             (" Orange: the experiment found regulation, gray: it found none, blue: not tested." if tested else "") +
             (" Variants point up where the alternative allele raises the output."
              if any(locus.variants is not None for locus in loci) else ""))
@@ -141,7 +145,7 @@ def loci_section(loci: Sequence[LinkedLocus]) -> Section | None:
 
 def link_benchmark_section(table: pd.DataFrame | None, curves: pd.DataFrame | None = None, *,
                            by_distance: pd.DataFrame | None = None, reliability: pd.DataFrame | None = None,
-                           n_pairs: int = 0, n_positive: int = 0) -> Section | None:
+                           n_pairs: int = 0, n_positive: int = 0, cautions: Sequence[str] = ()) -> Section | None:
     """How well links find what CRISPRi experiments found.
 
     Parameters
@@ -157,11 +161,14 @@ def link_benchmark_section(table: pd.DataFrame | None, curves: pd.DataFrame | No
         See `ciscribe.plot.links.plot_reliability`.
     n_pairs, n_positive
         Of the benchmark.
+    cautions
+        What keeps figures from being what they seem; they stand above them.
     """
     if table is None or not len(table):
         return None
     check_columns(table, ("method", "auprc"), "a table of methods")
-    ranked = table.sort_values("auprc", ascending=False, kind="stable")
+    by = [name for name in ("auprc", "average_precision") if name in table.columns]
+    ranked = _named(table).sort_values(by, ascending=False, kind="stable")
     interval = {"low", "high"} <= set(ranked.columns)
     header = ["method", "AUPRC", *(["95 % interval"] if interval else []), "average precision",
               "precision at 70 % recall"]
@@ -169,14 +176,17 @@ def link_benchmark_section(table: pd.DataFrame | None, curves: pd.DataFrame | No
              *([_interval_text(row)] if interval else []),
              number_text(row.get("average_precision")), number_text(row.get("precision_at_recall"))]
             for row in ranked.to_dict("records")]
-    body = table_html(header, rows, strong=True)
+    body = Markup("").join(Markup('<p class="note"><strong>Caution:</strong> {}.</p>\n').format(text)
+                           for text in cautions)
+    body += table_html(header, rows, strong=True)
     if curves is not None and len(curves):
-        shown = ranked.head(6)
+        shown = ranked.loc[ranked["auprc"].notna()].head(6)
+        curves = _named(curves)
         body += figure_html(plot_precision_recall(curves.loc[curves["method"].isin(list(shown["method"]))], shown,
                                                   calls="pairs"), "link-curves", None,
                             "Precision and recall of the methods")
     if by_distance is not None and len(by_distance):
-        wide = by_distance.pivot_table(index="method", columns="bin", values="auprc", sort=False)
+        wide = _named(by_distance).pivot_table(index="method", columns="bin", values="auprc", sort=False)
         wide = wide.loc[[m for m in ranked["method"] if m in wide.index]]
         sizes = {row["bin"]: row for row in by_distance.to_dict("records")}
         header = ["AUPRC by distance", *(f"{b} ({count_text(sizes[b]['n_positive'])} of {count_text(sizes[b]['n'])})"
@@ -189,7 +199,8 @@ def link_benchmark_section(table: pd.DataFrame | None, curves: pd.DataFrame | No
                             "Reliability of predicted probabilities")
     chance = f" A method that guesses reaches {number_text(n_positive / n_pairs)}." if n_pairs else ""
     lead = (f"{n_pairs:,} tested element–gene pairs, {n_positive:,} of them regulated.{chance} AUPRC follows the "
-            "community's protocol, which takes area from scores with many ties; average precision does not.")
+            "community's protocol, which takes area from scores with many ties, and has none for a yes or no; average "
+            "precision does not.")
     return Section("Against CRISPRi experiments", "crispri", lead, body)
 
 
@@ -240,9 +251,21 @@ def variants_section(effects: pd.DataFrame | None, motifs: pd.DataFrame | None =
     return Section("Variants with the largest effects", "variants", lead, body)
 
 
-def variant_benchmark_section(table: pd.DataFrame | None, *, measure: str, xlabel: str, reference: float | None = None
-                              ) -> Section | None:
-    """How well scores of variants agree with what was measured, one row a method."""
+def variant_benchmark_section(table: pd.DataFrame | None, *, measure: str, xlabel: str, reference: float | None = None,
+                              experiments: pd.DataFrame | None = None) -> Section | None:
+    """How well scores of variants agree with what was measured, one row a method.
+
+    Parameters
+    ----------
+    table
+        ``method, value`` and, where known, ``low, high``.
+    measure, xlabel
+        How `value` was measured, in a sentence and in a word.
+    reference
+        Value of chance.
+    experiments
+        ``experiment, n, method, spearman``: each experiment on its own.
+    """
     if table is None or not len(table):
         return None
     figure = plot_intervals(table, xlabel=xlabel, reference=reference)
@@ -251,12 +274,23 @@ def variant_benchmark_section(table: pd.DataFrame | None, *, measure: str, xlabe
             for row in table.sort_values("value", ascending=False, kind="stable").to_dict("records")]
     body = figure_html(figure, "variant-benchmark", None, measure)
     body += table_html(["method", xlabel, "95 % interval"], rows, strong=True)
+    if experiments is not None:
+        each = experiments.pivot_table(index=["experiment", "n"], columns="method", values="spearman", sort=False)
+        each = each[table.sort_values("value", ascending=False, kind="stable")["method"]]
+        body += table_html(["experiment", "variants", *(display_name(str(m)) for m in each.columns)],
+                           [[name, count_text(n), *map(number_text, values)]
+                            for name, n, *values in each.reset_index().itertuples(index=False)])
     return Section("Against measured effects", "measured-effects", measure, body)
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    """With the names of baselines as people write them."""
+    return table.assign(method=table["method"].replace(_BASELINES))
 
 
 def _interval_text(row: Mapping[str, Any]) -> str:
     known = np.isfinite(float(row.get("low", np.nan)))
-    return f"{number_text(row['low'])}–{number_text(row['high'])}" if known else "–"
+    return f"{number_text(row['low'])} to {number_text(row['high'])}" if known else "–"
 
 
 def _strongest(table: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -337,7 +337,7 @@ def fit(model: nn.Module, train: DataLoader, valid: DataLoader, spec: FitSpec, *
         if folder is None and spec.n_devices > 1:  # processes hand their result over in the checkpoint
             folder = stack.enter_context(tempfile.TemporaryDirectory())
         fixed = stack.enter_context(_frozen(model, spec.freeze))
-        stack.enter_context(_quiet())
+        stack.enter_context(quiet_lightning())
         return _fit(model, train, valid, spec, None if folder is None else Path(folder), seed, identity, progress,
                     _Epochs(spec.patience, _settled(model, spec), tell), device, fixed)
 
@@ -392,8 +392,8 @@ def _checked(checkpoint: Path) -> Path | None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning advises, says what it found on this machine, and advertises; a workflow's user did not ask."""
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning from advising, telling what it found on this machine, and advertising; nobody asked."""
     names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
     loggers = [(logging.getLogger(n), logging.getLogger(n).level) for n in names]
     try:

@@ -5,12 +5,9 @@ Random numbers depend on the seed alone and those of the caller are left as they
 """
 
 import copy
-import logging
 import math
 import signal
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -23,6 +20,7 @@ from torch import Tensor, nn
 
 from ciscribe.errors import ConfigError, DivergedError, SchemaError
 from ciscribe.oracle import resolve_device
+from ciscribe.train.fit import quiet_lightning
 
 
 class Examples(NamedTuple):
@@ -264,7 +262,7 @@ def fit_generator(module: nn.Module, train: Examples, valid: Examples | None = N
     trainee = _Trainee(module, spec, seed)
     clip = spec.gradient_clip if trainee.automatic_optimization and spec.gradient_clip else None
     on_interrupt = signal.getsignal(signal.SIGINT)
-    with _quiet(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with quiet_lightning(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         trainer = L.Trainer(max_epochs=spec.epochs, accelerator="gpu" if device.type == "cuda" else "cpu", devices=1,
                             gradient_clip_val=clip, logger=False, enable_checkpointing=False,
@@ -279,19 +277,3 @@ def fit_generator(module: nn.Module, train: Examples, valid: Examples | None = N
     module.load_state_dict(trainee.best)
     module.zero_grad(set_to_none=True)
     return module.cpu().eval(), pd.DataFrame(trainee.rows)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning advises and advertises; who asked for a generator did not ask for that."""
-    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    loggers = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
-    try:
-        for logger, _ in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in loggers:
-            logger.setLevel(level)

@@ -12,7 +12,7 @@ provenance.json    configuration, versions, counts
 ================== ====================================================================================================
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ import pandas as pd
 
 from ciscribe.card import Card
 from ciscribe.config import ElementSignalConfig, LinksConfig, read_config, resolve_root, write_config
-from ciscribe.errors import ConfigError, InputError, UnknownNameError
+from ciscribe.errors import ConfigError, InputError, UnknownNameError, nearest
 from ciscribe.intervals import overlapping, region_id
 from ciscribe.io.bed import read_bed, read_narrowpeak
 from ciscribe.io.contacts import open_contacts
@@ -35,9 +35,12 @@ from ciscribe.io.motifs import read_meme
 from ciscribe.io.text import coerce_numbers, existing_file, read_table
 from ciscribe.io.tracks import bin_means, read_bedgraph, read_bigwig
 from ciscribe.links import abc, contact, crispri
+from ciscribe.links.benchmark import CARD as CRISPRI_CARD
+from ciscribe.links.benchmark import CrispriBenchmark, benchmark_crispri
 from ciscribe.links.combine import CARD as COMBINER_CARD
 from ciscribe.links.combine import Combiner, link_features, predict_combiner
 from ciscribe.links.join import describe_links
+from ciscribe.links.universe import match_genes
 from ciscribe.provenance import atomic_folder, atomic_path, provenance, write_json, write_text
 from ciscribe.pwm import CARD as SCAN_CARD
 from ciscribe.pwm import scan_motifs
@@ -49,6 +52,7 @@ from ciscribe.report.links import (
     loci_section,
     score_columns,
 )
+from ciscribe.report.sections import Section
 from ciscribe.schema import check_effects
 
 Tell = Callable[[str], None]
@@ -81,6 +85,7 @@ def score_config(path: str | Path, out: str | Path | None = None, *, tell: Tell 
     root = resolve_root(config.root, Path(path).parent.absolute()).resolve()
     config = config.model_copy(update={"root": str(root)})
     genes = _genes(config, root)
+    wanted = _wanted(config, genes)
     elements = _elements(config, root, genes)
     tell(f"elements: {len(elements):,} ({', '.join(f'{n:,} {c}' for c, n in elements['class'].value_counts().items())})"
          f"; genes: {len(genes):,}")
@@ -90,7 +95,10 @@ def score_config(path: str | Path, out: str | Path | None = None, *, tell: Tell 
     tell(f"links: {len(links):,} kept, {len(called):,} called from a score of {threshold:.3g}")
     called = _described(config, root, called, tell)
     tested = _tested(config, root, genes)
+    cautions = [] if tested is None else _cautions(config.name, links, tested.pairs)
     benchmark = None if tested is None else _benchmark(config, links, tested, tell)
+    for line in cautions:
+        tell(f"caution: {line}")
     folder = Path(out) if out is not None else Path("runs") / config.name
     with atomic_folder(folder) as temporary:
         write_text(temporary / "config.yaml", write_config(config))
@@ -105,8 +113,9 @@ def score_config(path: str | Path, out: str | Path | None = None, *, tell: Tell 
             benchmark.curves.to_parquet(temporary / "curves.parquet", index=False)
         facts = {"elements": len(elements), "genes": len(genes), "links": len(links), "called": len(called),
                  "threshold": threshold, **{k: v for k, v in links.attrs.items() if k != "n_elements"}}
-        write_json(temporary / "provenance.json", provenance(seed=config.seed, **facts))
-        _report(temporary, config, root, called, genes, elements, threshold, tested, benchmark, facts)
+        write_json(temporary / "provenance.json", provenance(seed=config.seed, **facts, cautions=cautions))
+        section = _benchmark_section(benchmark, cautions)
+        _report(temporary, config, root, called, genes, elements, wanted, threshold, tested, section, facts)
     return folder
 
 
@@ -138,25 +147,31 @@ def compare_links(files: Mapping[str, str | Path], pairs: str | Path, genes: str
     universe = read_genes(genes, columns=columns).drop_duplicates(match_on)
     tested, counts = crispri.select_pairs(read_crispri(pairs), crispri.Protocol(match_on=match_on), genes=universe)
     protocol = _protocol(tested, match_on)
+    tell(f"pairs: {counts['pairs']:,} count, {counts['positives']:,} regulated, of {counts['tested']:,} tested")
+    cautions: list[str] = []
     table, predictors = crispri.baselines(tested, universe, match_on=match_on, contact=contact.power_law)
     for name, file in files.items():
         found = read_links(file, gene="symbol" if match_on == "gene_name" else "id")
+        cautions += _cautions(name, found, tested)
         found = found if match_on in found else found.assign(**{match_on: found["gene_id"]})
         asked = {name: crispri.Predictor("score")}
         cells = None if cell is None else dict.fromkeys(map(str, found["cell"].unique()), cell)
         table[name] = crispri.match_predictions(tested, found, asked, match_on=match_on, cells=cells)[name]
         predictors |= asked
-    tell(f"pairs: {counts['pairs']:,} count, {counts['positives']:,} regulated, of {counts['tested']:,} tested")
-    result = crispri.benchmark_crispri(table, predictors, protocol)
+    for line in cautions:
+        tell(f"caution: {line}")
+    result = benchmark_crispri(table, predictors, protocol)
     with atomic_folder(out) as temporary:
         result.table.to_parquet(temporary / "benchmark.parquet", index=False)
         result.curves.to_parquet(temporary / "curves.parquet", index=False)
         facts = {"pairs": str(pairs), "files": {k: str(v) for k, v in files.items()}, "counts": counts,
-                 "protocol": str(protocol)}
-        write_json(temporary / "provenance.json", provenance(seed=protocol.seed, **facts))
+                 "protocol": protocol.describe()}
+        write_json(temporary / "provenance.json", provenance(seed=protocol.seed, **facts, cautions=cautions))
         build_report(temporary / "report.html", title="Links against CRISPRi", subtitle=Path(pairs).name,
-                     summary=[("pairs", f"{counts['pairs']:,}", f"{counts['positives']:,} regulated")],
-                     sections=[_benchmark_section(result)], cards=[crispri.CARD], provenance=facts)
+                     summary=[("pairs", f"{counts['pairs']:,}", f"that count, of {counts['tested']:,} tested"),
+                              ("regulated", f"{counts['positives']:,}",
+                               f"{counts['positives'] / counts['pairs']:.1%}, which guessing reaches")],
+                     sections=[_benchmark_section(result, cautions)], cards=[CRISPRI_CARD], provenance=facts)
     whole = result.table.loc[result.table["stratum"] == "all"]
     return whole.sort_values(["auprc", "average_precision"], ascending=False, kind="stable"), Path(out)
 
@@ -178,6 +193,20 @@ def _genes(config: LinksConfig, root: Path) -> pd.DataFrame:
         raise InputError(f"no gene of {config.genes.path} is in the expression table {given.path}: genes are called "
                          f"{', '.join(genes['gene_id'].head(3))} there, {', '.join(list(mean)[:3])} here")
     return genes.assign(expression=found)
+
+
+def _wanted(config: LinksConfig, genes: pd.DataFrame) -> list[str]:
+    """Ids of the genes that the report is asked for, by id or name."""
+    given = pd.Series(config.report.genes, dtype=str)
+    found = match_genes(given, genes, missing="drop")
+    unknown = given[found.isna()].tolist()
+    if unknown:
+        known = pd.concat([genes["gene_name"], genes["gene_id"]]).astype(str)
+        close = nearest(unknown[0], known).split("options:")[0]
+        raise ConfigError(f"report.genes are names or ids of {config.genes.path}; {len(unknown)} of {len(given)} are "
+                          f"not among its {len(genes):,} genes; first: '{unknown[0]}'; {close}correct it, or leave it "
+                          "out")
+    return found.tolist()
 
 
 def _elements(config: LinksConfig, root: Path, genes: pd.DataFrame) -> pd.DataFrame:
@@ -257,6 +286,8 @@ def _reference(path: Path) -> pd.DataFrame:
 
 def _score(config: LinksConfig, root: Path, elements: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:
     """ABC, or a trained combiner's probability on its pairs."""
+    combiner = None if config.combiner is None else Combiner.from_json(
+        existing_file(root / config.combiner, "combiner").read_text(encoding="utf-8"))
     gamma = contact.GAMMA if config.gamma is None else config.gamma
     scale = contact.SCALE if config.scale is None else config.scale
     given = config.contacts
@@ -266,16 +297,22 @@ def _score(config: LinksConfig, root: Path, elements: pd.DataFrame, genes: pd.Da
     links = abc.score_abc(elements, genes, contacts=contacts, contact_source="hic" if given is None else given.source,
                           max_distance=config.max_distance, cell=config.cell, min_score=config.min_score,
                           gamma=gamma, scale=scale)
-    if config.combiner is None:
+    if combiner is None:
         return links
-    combiner = Combiner.from_json((root / config.combiner).read_text(encoding="utf-8"))
     pairs = links.merge(elements.drop(columns=["class", "activity"]), on=["chrom", "start", "end"])
     features = link_features(pairs, genes, elements=elements,
                              contact=lambda distance: contact.power_law(distance, gamma=gamma, scale=scale))
-    score = predict_combiner(combiner, features)
+    missing = [name for name in combiner.features if name not in features]
+    if missing:
+        raise ConfigError(f"{len(missing)} of {len(combiner.features)} features of the combiner {config.combiner} "
+                          f"cannot be made of these files: {', '.join(missing)}; there are {', '.join(features)}. "
+                          f"{'Name the H3K27ac signal (h3k27ac). ' if 'h3k27ac' in missing else ''}Fit a combiner to "
+                          "features that are there (ciscribe.links.combine.fit_combiner), or use this one from Python "
+                          "(predict_combiner) on a table with all of them")
     attrs = links.attrs
-    links = pairs.assign(score=score)
-    links.attrs = attrs | {"method": "combiner", "combiner": str(config.combiner)}
+    links = pairs.assign(score=predict_combiner(combiner, features))
+    links.attrs = attrs | {"method": "combiner", "combiner": str(config.combiner),
+                           "trained_on": list(combiner.trained_on)}
     return links
 
 
@@ -358,7 +395,22 @@ def _tested(config: LinksConfig, root: Path, genes: pd.DataFrame) -> _Tested | N
     return _Tested(chosen, counts, universe, match_on)
 
 
-def _benchmark(config: LinksConfig, links: pd.DataFrame, tested: _Tested, tell: Tell) -> crispri.CrispriBenchmark:
+def _cautions(name: str, links: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
+    """What keeps the figures of these links from being what they seem: pairs never predicted, and pairs learnt from."""
+    lines, of, on = [], f"of {len(pairs):,} pairs are on chromosomes", pairs["chrom"]
+    absent = on.loc[~on.isin(list(links["chrom"]))]
+    if len(absent):
+        lines.append(f"{len(absent):,} {of} without any link in {name} (first: {absent.iloc[0]}), where its 0 "
+                     "says nothing; take pairs of the chromosomes that it covers")
+    seen = on.loc[on.isin(list(links.attrs.get("trained_on", ())))]
+    if len(seen):
+        lines.append(f"{len(seen):,} {of} that the combiner of {name} was trained on (first: {seen.iloc[0]}), "
+                     "so its figures can be better than on what it has not seen; those of "
+                     "ciscribe.links.combine.cross_predict are held out")
+    return lines
+
+
+def _benchmark(config: LinksConfig, links: pd.DataFrame, tested: _Tested, tell: Tell) -> CrispriBenchmark:
     pairs, counts, universe, match_on = tested
     asked = {"abc": crispri.Predictor("abc")}
     if config.combiner is not None:
@@ -367,15 +419,16 @@ def _benchmark(config: LinksConfig, links: pd.DataFrame, tested: _Tested, tell: 
     cells = {config.cell: str(names.iloc[0])} if len(names) == 1 else None
     matched = crispri.match_predictions(pairs, links, asked, match_on=match_on, cells=cells)
     matched, predictors = crispri.baselines(matched, universe, match_on=match_on, contact=contact.power_law)
-    result = crispri.benchmark_crispri(matched, asked | predictors, _protocol(matched, match_on))
-    best = result.table.loc[result.table["stratum"] == "all"].iloc[0]
-    tell(f"CRISPRi: {counts['pairs']:,} pairs, {counts['positives']:,} regulated; AUPRC {best['auprc']:.3f}")
+    result = benchmark_crispri(matched, asked | predictors, _protocol(matched, match_on, config.seed))
+    first = result.table.loc[result.table["stratum"] == "all"].iloc[0]
+    tell(f"CRISPRi: {counts['pairs']:,} pairs, {counts['positives']:,} regulated; AUPRC of {first['predictor']} "
+         f"{first['auprc']:.3f}")
     return result
 
 
-def _protocol(pairs: pd.DataFrame, match_on: str) -> crispri.Protocol:
+def _protocol(pairs: pd.DataFrame, match_on: str, seed: int = 0) -> crispri.Protocol:
     """The community's, without bins of distance where some bin has no regulated pair."""
-    protocol = replace(crispri.Protocol(), match_on=match_on)
+    protocol = crispri.Protocol(match_on=match_on, seed=seed)
     found, _ = np.histogram(pairs.loc[pairs["label"].to_numpy(bool), "distance"], protocol.distance_bins)
     return protocol if found.all() else replace(protocol, distance_bins=())
 
@@ -383,7 +436,7 @@ def _protocol(pairs: pd.DataFrame, match_on: str) -> crispri.Protocol:
 # ---- what is shown
 
 
-def _benchmark_section(result: crispri.CrispriBenchmark | None) -> Any:
+def _benchmark_section(result: CrispriBenchmark | None, cautions: Sequence[str]) -> Section | None:
     if result is None:
         return None
     table = result.table.rename(columns={"predictor": "method", "auprc_low": "low", "auprc_high": "high"})
@@ -392,48 +445,48 @@ def _benchmark_section(result: crispri.CrispriBenchmark | None) -> Any:
         "stratum": "bin", "n_pairs": "n", "n_positive": "n_positive"})
     curves = result.curves.loc[result.curves["stratum"] == "all"].rename(columns={"predictor": "method"})
     return link_benchmark_section(whole, curves, by_distance=bins, n_pairs=int(whole["n_pairs"].iloc[0]),
-                                  n_positive=int(whole["n_positive"].iloc[0]))
+                                  n_positive=int(whole["n_positive"].iloc[0]), cautions=cautions)
 
 
 def _report(folder: Path, config: LinksConfig, root: Path, called: pd.DataFrame, genes: pd.DataFrame,
-            elements: pd.DataFrame, threshold: float, tested: _Tested | None,
-            benchmark: crispri.CrispriBenchmark | None, facts: dict[str, Any]) -> None:
+            elements: pd.DataFrame, wanted: list[str], threshold: float, tested: _Tested | None,
+            benchmark: Section | None, facts: dict[str, Any]) -> None:
     names = dict(zip(genes["gene_id"], genes["gene_name"], strict=True))
     distal = called.loc[~called["is_self_promoter"].to_numpy(bool)]
     summary = [("elements", f"{len(elements):,}", f"{int((elements['class'] == 'promoter').sum()):,} promoters"),
-               ("genes", f"{len(genes):,}", f"{called['gene_id'].nunique():,} with a called link"),
-               ("called links", f"{len(distal):,}", f"of a score of {threshold:.3g}, own promoters not counted"),
+               ("genes", f"{len(genes):,}", f"{distal['gene_id'].nunique():,} with a called link"),
+               ("called links", f"{len(distal):,}", f"score {threshold:.3g} or more, own promoters not counted"),
                ("elements a gene", f"{len(distal) / max(1, distal['gene_id'].nunique()):.1f}", "of genes with a link")]
     cards: list[Card] = [abc.CARD, contact.CARD]
     cards += [COMBINER_CARD] if config.combiner is not None else []
     cards += [SCAN_CARD] if config.motifs is not None else []
-    cards += [crispri.CARD] if benchmark is not None else []
+    cards += [CRISPRI_CARD] if benchmark is not None else []
     effects, score = (None, "diff") if config.effects is None else _effects(root / config.effects)
-    loci = _loci(config, distal, genes, elements, None if tested is None else tested.pairs, effects, score)
+    loci = _loci(config, wanted, distal, genes, elements, None if tested is None else tested.pairs, effects, score)
     build_report(folder / "report.html", title=config.report.title or f"{config.name}: links",
                  subtitle=f"{facts['method']} in {config.cell or 'one cell type'}", summary=summary,
-                 sections=[links_section(distal, names=names), loci_section(loci), _benchmark_section(benchmark)],
+                 sections=[links_section(distal, names=names), loci_section(loci), benchmark],
                  cards=cards, provenance=facts)
 
 
-def _loci(config: LinksConfig, called: pd.DataFrame, genes: pd.DataFrame, elements: pd.DataFrame,
+def _loci(config: LinksConfig, wanted: list[str], called: pd.DataFrame, genes: pd.DataFrame, elements: pd.DataFrame,
           tested: pd.DataFrame | None, effects: pd.DataFrame | None, score: str) -> list[LinkedLocus]:
     """The genes that are asked for, else those with most regulated pairs, then those with most called links."""
-    by_name = genes.drop_duplicates("gene_name").set_index("gene_name")
-    wanted = [g for g in config.report.genes if g in by_name.index]
+    by_id = genes.set_index("gene_id")
     if not wanted:
-        sure = called["gene_name"].value_counts().index.tolist()
+        sure = list(map(str, called["gene_id"].value_counts().index))
         if tested is not None:
             found = tested.loc[tested["label"].to_numpy(bool)]
-            ids = genes.drop_duplicates("gene_id").set_index("gene_id")["gene_name"]
-            regulated = found["gene_id"].map(ids).fillna(found["gene_name"])
-            sure = regulated.value_counts().index.tolist() + sure
-        wanted = [g for g in dict.fromkeys(sure) if g in by_name.index][:config.report.n_loci]
+            ids = dict(zip(genes["gene_name"], genes["gene_id"], strict=True))
+            regulated = found["gene_id"].where(found["gene_id"].isin(by_id.index), found["gene_name"].map(ids))
+            sure = list(map(str, regulated.value_counts().index)) + sure
+        wanted = list(dict.fromkeys(sure))[:config.report.n_loci]
     loci = []
-    for name in wanted:
-        gene = by_name.loc[name]
-        links = called.loc[called["gene_name"] == name, ["chrom", "start", "end", "score"]]
-        same = None if tested is None else (tested["gene_name"] == name) | (tested["gene_id"] == gene["gene_id"])
+    for gene_id in wanted:
+        gene = by_id.loc[gene_id]
+        name = gene["gene_name"]
+        links = called.loc[called["gene_id"] == gene_id, ["chrom", "start", "end", "score"]]
+        same = None if tested is None else (tested["gene_name"] == name) | (tested["gene_id"] == gene_id)
         own = None if tested is None else tested.loc[same, ["chrom", "start", "end", "label"]]
         own = own if own is not None and len(own) else None
         if own is not None:  # a link is as the pair that it overlaps
@@ -442,11 +495,11 @@ def _loci(config: LinksConfig, called: pd.DataFrame, genes: pd.DataFrame, elemen
             label[row] = own["label"].to_numpy(bool)[pair]
             links = links.assign(label=label)
         shown = pd.concat([links, own]) if own is not None else links
-        if not len(shown):
+        if not len(shown) and not config.report.genes:
             continue
         tss = int(gene["tss"])
-        reach = _VIEW * max(5_000, float((shown["start"] - tss).abs().max()), float((shown["end"] - tss).abs().max()))
+        reach = _VIEW * float((shown[["start", "end"]] - tss).abs().to_numpy().max(initial=5_000))
         start, end = max(0, int(tss - reach)), int(tss + reach)
-        loci.append(LinkedLocus(str(gene["chrom"]), start, end, str(gene["gene_id"]), str(name), tss, links, genes,
+        loci.append(LinkedLocus(str(gene["chrom"]), start, end, str(gene_id), str(name), tss, links, genes,
                                 elements=elements, tested=own, variants=effects, value=score))
     return loci

@@ -69,9 +69,14 @@ def compare_scores(out: str | Path, *, saturation: str | Path | None = None, hig
         found = saturation_benchmark(assay.variants, scores, seed=seed)
         table = found.summary.rename(columns={"spearman_loci": "value"})
         tables = {"experiments": found.experiments, "ceilings": replicate_ceilings(assay.variants)}
-        measure, xlabel = "Score against the measured log2 effect of single bases; the interval is over loci.", \
-            "mean Spearman ρ over loci"
-        chance = 0.0
+        counts = found.summary.iloc[0]
+        measure = (f"Score against the measured log2 effect of changes, in {counts['n_experiments']} experiments on "
+                   f"{counts['n_loci']} loci; the interval is over loci, and the second table has each experiment.")
+        xlabel, chance = "mean Spearman ρ over loci", 0.0
+        agree = tables["ceilings"]["spearman"]
+        ceiling = [("ceiling", f"{agree.min():.2f} to {agree.max():.2f}",
+                    "Spearman ρ of two experiments on one element")] if len(agree) else []
+        n = int(found.experiments.drop_duplicates("experiment")["n"].sum())
     else:
         pairs = read_allele_pairs(str(high), str(low))
         # Which allele is called the alternative says nothing; half and half, so that no score gains by always rising.
@@ -89,7 +94,7 @@ def compare_scores(out: str | Path, *, saturation: str | Path | None = None, hig
             columns={"auroc": "value"})
         measure, xlabel = "Which allele is higher, told by the sign and size of the score; similar sequences are " \
             "resampled together.", "AUROC"
-        chance = 0.5
+        chance, n, ceiling = 0.5, len(at), []
     table = table.sort_values("value", ascending=False, kind="stable", ignore_index=True)
     files = {name: Path(path) for name, path in (("saturation", saturation), ("high", high), ("low", low))
              if path is not None}
@@ -103,8 +108,10 @@ def compare_scores(out: str | Path, *, saturation: str | Path | None = None, hig
         write_json(temporary / "provenance.json", provenance(seed=seed, **facts))
         build_report(temporary / "report.html", title="Variants against measurements",
                      subtitle=", ".join(path.name for path in files.values()),
-                     summary=[("best", f"{table['value'].iloc[0]:.3f}", f"{xlabel}: {table['method'].iloc[0]}")],
-                     sections=[variant_benchmark_section(table, measure=measure, xlabel=xlabel, reference=chance)],
+                     summary=[("variants", f"{n:,}", "measured"), *ceiling,
+                              ("best", f"{table['value'].iloc[0]:.3f}", f"{xlabel}: {table['method'].iloc[0]}")],
+                     sections=[variant_benchmark_section(table, measure=measure, xlabel=xlabel, reference=chance,
+                                                         experiments=tables.get("experiments"))],
                      cards=cards, provenance=facts)
     return table, Path(out)
 

@@ -117,6 +117,11 @@ def score_file(path: str | Path, out: str | Path | None = None, *, run: str | Pa
     if run is None and not motifs:
         raise ConfigError("variants are scored by the model of a run (--run), by known motifs (--motifs FILE.meme), or "
                           "both; neither was given")
+    asks_model = {"--others": others, "--links": links, "--shuffles": n_shuffles, "--matched": n_matched,
+                  "--snap": snap != 1}
+    if run is None and (idle := [name for name, given in asks_model.items() if given]):
+        raise ConfigError(f"{', '.join(idle)} would do nothing: motifs are scored as they are, and there is no model "
+                          "to ask; give a --run, or leave it out")
     path = existing_file(path, "variants")
     asked = _asked(run, others, snap, scorers)
     fasta = Path(genome) if genome is not None else asked.genome
@@ -204,6 +209,9 @@ def _asked(run: str | Path | None, others: Sequence[str | Path], snap: int, scor
         options = {"length": data.codes.shape[1], "tracks": list(data.target_names), "snap": snap}
         log = first.config.assay.log
         return Asked(oracles, options, None, None, f"{log}(activity)" if log else "activity", folders)
+    if snap != 1:
+        raise ConfigError(f"--snap {snap} would do nothing: the windows of a run of genes lie around the genes, not "
+                          "around the variants; leave it out")
     store = first.store
     windows = store.windows()
     strand = store.genes["strand"].to_numpy() if store.spec.strand_aware else "+"
@@ -385,7 +393,7 @@ def _loci(asked: Asked, shown: pd.DataFrame | None) -> list[LinkedLocus]:
         gene, window = asked.genes.loc[asked.genes["gene_id"] == gene_id].iloc[0], windows.loc[gene_id]
         own = shown.loc[shown["gene_id"] == gene_id]
         value = next(c for c in own.columns if c in score.SCORERS)
-        called = pd.DataFrame({"start": [], "end": [], "score": []}, dtype=float) if elements is None else \
+        called = None if elements is None else \
             elements.loc[elements["gene_id"] == gene_id, ["start", "end", "score"]].drop_duplicates(["start", "end"])
         loci.append(LinkedLocus(
             window["chrom"], max(int(window["start"]), 0), int(window["end"]), gene_id, str(gene["gene_name"]),
