@@ -519,5 +519,5 @@ def test_sample_designer__ends_when_nothing_new_comes(quick):
     assert 1 <= len(first.codes) <= 4
     assert {decode(row)[:9] for row in first.codes} == {"TATATCTAT"}
     assert len(designer.propose(31).codes) == 0
-    with pytest.raises(ConfigError, match="draws sequences of 11 bp, the design wants 13 bp"):
+    with pytest.raises(ConfigError, match="writes sequences of 11 bp, the design wants 13 bp"):
         designer.start(problem(13))

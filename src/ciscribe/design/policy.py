@@ -66,9 +66,7 @@ class _Tuned(Designer, Generic[G]):
         ConfigError
             When the generator writes sequences of another length.
         """
-        if self.generator.length != problem.length:
-            raise ConfigError(f"the generator writes sequences of {self.generator.length} bp, the design wants "
-                              f"{problem.length} bp; fit one for this length")
+        self.generator.check_writes(problem.length)
         self.problem = problem
         self.reference = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.policy = copy.deepcopy(self.reference).requires_grad_(True)

@@ -162,9 +162,7 @@ def _generator(method: str, setup: Setup, folder: Path, tell: Tell, progress: bo
         else:
             generator, facts = _fitted(name, setup, config, tell, progress)
             save_generator(folder, generator, facts | {"made": made})
-    if generator.length != setup.model.length:
-        raise ConfigError(f"the generator writes sequences of {generator.length} bp, the design wants "
-                          f"{setup.model.length} bp; fit one for this length")
+    generator.check_writes(setup.model.length)
     return generator, facts
 
 

@@ -248,6 +248,12 @@ class Generator(nn.Module, ABC):
                       for some in rows(n, batch_size)]
         return np.concatenate(drawn)
 
+    def check_writes(self, length: int) -> None:
+        """Raise ConfigError unless it draws sequences of that length."""
+        if self.length != length:
+            raise ConfigError(f"the generator writes sequences of {self.length:,} bp, the design wants {length:,} bp; "
+                              "fit one for this length")
+
     @property
     def device(self) -> torch.device:
         """Where its weights are."""

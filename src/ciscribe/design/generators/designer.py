@@ -9,7 +9,6 @@ from numpy import ndarray
 from ciscribe.card import Card
 from ciscribe.design.designer import Designer, Problem, Proposal
 from ciscribe.design.generators.base import Generator
-from ciscribe.errors import ConfigError
 
 _MOST_ROUNDS = 10  # draws in a row that may bring nothing new
 
@@ -55,9 +54,7 @@ class Sample(Designer):
         ConfigError
             When the generator draws sequences of another length.
         """
-        if self.generator.length != problem.length:
-            raise ConfigError(f"the generator draws sequences of {self.generator.length} bp, the design wants "
-                              f"{problem.length} bp; fit one for this length")
+        self.generator.check_writes(problem.length)
         self.problem = problem
         self.n_starts = 1 if problem.starts is None else len(problem.starts)
         self.turn, self.seen = 0, set[bytes]()
