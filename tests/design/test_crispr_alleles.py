@@ -22,8 +22,8 @@ from ciscribe.design.alleles import (
     pareto_front,
 )
 from ciscribe.design.constraints import Constraints
+from ciscribe.design.front import front as nondominated
 from ciscribe.design.objective import Maximize, Target
-from ciscribe.design.objective import front as nondominated
 from ciscribe.design.rules import Avoid
 from ciscribe.design.runner import design
 from ciscribe.errors import ConfigError, SchemaError, UnknownNameError
