@@ -208,6 +208,28 @@ def test_sample__a_hundred_thousand_without_a_word():
     assert any(word in unchecked for word in forbidden)
 
 
+@pytest.mark.parametrize("most", [0, 1, 3, 30, 43])
+@pytest.mark.parametrize("kind", ["noise", "few levels", "forbidden"])
+def test_project__few_edits_are_those_of_the_automaton(most, kind):
+    """Cheap where edits alone decide; the same sequences and ties as the whole way through the automaton."""
+    n, length = 53, 43
+    logits = logits_of(n, length)
+    if kind == "few levels":
+        logits = np.round(logits)
+    if kind == "forbidden":
+        logits[rng(1).random(logits.shape) < 0.2] = -np.inf
+    starts = rng(2).integers(0, 4, (7, length)).astype(np.uint8)
+    rules = (Avoid(["GGTCTC", "CAGNG"]), Homopolymer(6), GC(0.3, 0.65))
+    constraints = Constraints((*rules, MaxEdits(most), EditScope(range(40))), length=length)
+    origin = np.arange(n) % 7
+    bound = constraints._bound(starts)  # some starts break rules: with few edits nothing is left
+    codes, score = bound.project(logits, origin)
+    low, high = bound._gc
+    whole, expected = bound._automaton.best(logits, bound._allowed, origin, starts, most, (low, high))
+    np.testing.assert_allclose(score, expected)
+    np.testing.assert_array_equal(codes, whole)
+
+
 def test_project__usual_rules():
     logits = logits_of(67, 173)
     constraints = Constraints(USUAL, flanks=FLANKS, length=173)

@@ -459,8 +459,41 @@ class Constraints:
         return fine
 
     def _best(self, value: ndarray, allowed: ndarray, starts: ndarray | None, row: ndarray) -> tuple[ndarray, ndarray]:
-        """Viterbi; G and C are counted only for sequences that would have too few or too many, as it takes longer."""
-        starts = None if self._max_edits is None else starts
+        """Viterbi, in steps that each look only at what the cheaper one before could not settle.
+
+        Edits are first spent where they bring most, whatever words arise; G and C are counted only for sequences that
+        would have too few or too many.
+        """
+        if self._max_edits is not None and starts is not None:
+            codes, score, settled = self._dearest_edits(value, allowed, starts, row)
+            if not settled.all():
+                left = np.flatnonzero(~settled)
+                codes[left], score[left] = self._paths(value[left], allowed, starts, row[left])
+            return codes, score
+        return self._paths(value, allowed, None, row)
+
+    def _dearest_edits(self, value: ndarray, allowed: ndarray, starts: ndarray, row: ndarray
+                       ) -> tuple[ndarray, ndarray, ndarray]:
+        """Best sequences with so many edits, without regard to words; and which are, beyond doubt, the best of all."""
+        worth = np.where(allowed[row], value, -np.inf)
+        start, edits = starts[row], min(self._max_edits or 0, value.shape[2])
+        second, first = np.moveaxis(np.partition(worth, 2, axis=1)[:, 2:], 1, 0)
+        with np.errstate(invalid="ignore"):
+            gain = first - np.take_along_axis(worth, start[:, None], axis=1)[:, 0]  # NaN: nothing is allowed here
+        falling = np.column_stack([np.full(len(gain), np.inf), -np.sort(-gain, axis=1), np.zeros(len(gain))])
+        least, beyond = falling[:, edits], falling[:, edits + 1]
+        codes = np.where((gain > 0) & (gain >= least[:, None]), worth.argmax(axis=1), start).astype(np.uint8)
+        score = np.take_along_axis(worth, codes[:, None], axis=1)[:, 0].sum(axis=1)
+        settled = (first > second).all(axis=1) & ((beyond <= 0) | (least > beyond))  # else others are as good
+        settled &= np.isfinite(score)
+        settled[settled] = self._automaton.accepts(codes[settled])
+        if self._gc is not None:
+            n_gc = is_gc(codes).sum(axis=1)
+            settled &= (n_gc >= self._gc[0]) & (n_gc <= self._gc[1])
+        return codes, score, settled
+
+    def _paths(self, value: ndarray, allowed: ndarray, starts: ndarray | None, row: ndarray
+               ) -> tuple[ndarray, ndarray]:
         codes, score = self._automaton.best(value, allowed, row, starts, self._max_edits)
         if self._gc is not None:
             n_gc = is_gc(codes).sum(axis=1)
