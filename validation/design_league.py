@@ -55,7 +55,7 @@ RULES = (*(Avoid(name) for name in ENZYMES), Homopolymer(6), GC(0.3, 0.65))
 PLAN = {"batch_size": 64, "learning_rate": 0.002, "weight_decay": 0.01, "average": 0.99, "patience": 6, "n_threads": 1}
 N_FOLDS = 11  # 0-3 and 5-8 are trained on, 4 and 9 choose the epoch, 10 gives starts and test figures
 N_STARTS = N_DESIGNS = 16
-BUDGETS = {5_000: 5, 20_000: 3}
+BUDGETS = {5_000: 5}
 """Model calls, and seeds of each."""
 LEARNED_SEEDS = {5_000: 3}
 PERCENTILES, MOST_EDITS, N_TARGET_STARTS, TARGET_BUDGET = (10, 50, 90), (3, 5, 10), 8, 10_000
