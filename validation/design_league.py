@@ -537,8 +537,9 @@ def league_text(fields: list[Field], runs: pd.DataFrame) -> str:
              "least one judge the mean of the designs lies above its highest label in most runs; not counted as gain.",
              "", "Options are the defaults. `edit, cheap` has a tenth of the default cost of an edit, about what "
              "Ledidi's defaults come to so far from a target; it was added when seed 0 of the other rows had been "
-             "seen, with two other settings of seqprop that are not kept. Designers that begin from a generator have "
-             f"one fitted to the sequences of the oracle's half (its seconds are not counted), at {few} queries only. "
+             "seen, with two other settings of seqprop that are not kept. Designers that begin from a generator "
+             + (f"have one fitted to the sequences of the oracle's half (its seconds are not counted), at {few} "
+                "queries only. " if done["method"].isin(list(LEARNED)).any() else "are in the known world only, here. ") +
              "implant and grammar need motifs: see the known world.", "",
              markdown(["data set", "oracle r", *(f"{name} r" for name in fields[0].judges), "SD of labels",
                        "highest label, judges' half", "natives of neither half"],

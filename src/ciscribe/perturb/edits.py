@@ -17,7 +17,7 @@ from ciscribe.oracle import Oracle
 from ciscribe.perturb.local import Difference, Layouts, Tape
 from ciscribe.sequence import N, codes_of, one_hot_tensor
 
-_POSITIONS = 2**17  # of the edited sequences of a batch where a model stays local, at least
+_POSITIONS = 2**16  # of the edited sequences of a batch where a model stays local, at least; more outgrows the caches
 _ROUNDING = {"cpu": 1e-4, "cuda": 1e-3}  # of the largest output: what the two ways may differ by; GPUs use TF32
 
 
