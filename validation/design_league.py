@@ -539,7 +539,7 @@ def league_text(fields: list[Field], runs: pd.DataFrame) -> str:
              "Ledidi's defaults come to so far from a target; it was added when seed 0 of the other rows had been "
              "seen, with two other settings of seqprop that are not kept. Designers that begin from a generator "
              + (f"have one fitted to the sequences of the oracle's half (its seconds are not counted), at {few} "
-                "queries only. " if done["method"].isin(list(LEARNED)).any() else "are in the known world only, here. ") +
+                "queries only. " if done["method"].isin(list(LEARNED)).any() else "are in the known world only. ") +
              "implant and grammar need motifs: see the known world.", "",
              markdown(["data set", "oracle r", *(f"{name} r" for name in fields[0].judges), "SD of labels",
                        "highest label, judges' half", "natives of neither half"],
@@ -578,7 +578,7 @@ def target_text(table: pd.DataFrame) -> str:
     by_level = targeted(table)
     wide = by_level[by_level["most_edits"] == 5].pivot_table(index=["constraints", "method"], columns="percentile",
                                                              values="success", sort=False)
-    best = [[*at, *(f"{v:.2f}" for v in row[list(PERCENTILES)])] for at, row in wide.iterrows()]
+    best = [[*at, *("–" if np.isnan(v) else f"{v:.2f}" for v in row[list(PERCENTILES)])] for at, row in wide.iterrows()]
     return "\n".join([
         "## Targets with few edits (track C)", "",
         f"{N_TARGET_STARTS} natural sequences of neither half (mended where they break a rule) are to reach the "
