@@ -106,6 +106,7 @@ def test_write_config__read_back_is_the_same(tmp_path):
 
 def test_configs__every_shipped_one_parses(root):
     kinds = {"worm.yaml": RunConfig, "reporter.yaml": ReporterConfig, "reporter_ecoli.yaml": ReporterConfig,
+             "reporter_ecoli_judge.yaml": ReporterConfig,
              "bench_reporter.yaml": BenchConfig, "links_chr22.yaml": LinksConfig, "design_ecoli.yaml": DesignConfig}
     paths = sorted((root / "configs").glob("*.yaml"))
     assert {p.name for p in paths} == set(kinds)
