@@ -75,6 +75,8 @@ class DataConfig(_Part):
     truth: str | None = None
     """Folder of a simulated world, for the noise ceiling and the element benchmark."""
     covariates: list[str] = []
+    gene_features: bool = False
+    """Adds length and neighbors of each gene to the covariates; see `ciscribe.data.gene_features`."""
 
 
 class WindowConfig(_Part):
@@ -495,6 +497,69 @@ class RunConfig(_Part):
     train: TrainConfig = TrainConfig()
     elements: ElementsConfig = ElementsConfig()
     report: ReportConfig = ReportConfig()
+
+
+class CandidatesConfig(_Part):
+    """Candidate elements of each gene, for models that read no window; see `ciscribe.data.candidates`."""
+
+    path: str | None = None
+    """BED, narrowPeak or a table with ``chrom, start, end``; None calls peaks from the tracks of the run."""
+    columns: dict[str, str] = {}
+    """Our names of columns → the table's."""
+    n: int = Field(default=60, ge=2)
+    length: int = Field(default=2000, ge=2)
+    max_distance: int = Field(default=100_000, ge=1)
+    min_distance: int = Field(default=1000, ge=0)
+
+
+class ContenderConfig(_Part):
+    """One row of a comparison: a registered model or a baseline, what it may read, and how it is trained."""
+
+    name: str
+    preset: str | None = None
+    arguments: dict[str, Any] = {}
+    signals: Literal["all", "none"] | list[str] = "all"
+    """Tracks that it may read; ``none`` takes the context of the window away too."""
+    window: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    candidates: CandidatesConfig | None = None
+    folds: list[str] | None = None
+    """Folds that it is fitted on; all unless given."""
+    seeds: int | None = Field(default=None, ge=1)
+
+
+class HeldOutConfig(_Part):
+    """One fold of a comparison: what is tested on, and what chooses the epoch."""
+
+    test: list[str] = Field(min_length=1)
+    valid: list[str] = Field(min_length=1)
+    train: list[str] | None = None
+
+    @property
+    def name(self) -> str:
+        """The chromosomes or regions that are tested."""
+        return "+".join(self.test)
+
+
+class CompareConfig(_Part):
+    """Models × folds × seeds on the data of one run."""
+
+    name: str
+    seed: int = 0
+    run: str | RunConfig
+    """Configuration of a run (a file, beside this one), whose data, window and plan are taken."""
+    folds: int | list[HeldOutConfig] = 6
+    """Number of groups of whole chromosomes, each of which is tested once; or what is held out, fold by fold."""
+    seeds: int = Field(default=3, ge=1)
+    models: dict[str, ContenderConfig] = Field(min_length=1)
+    reference: str | None = None
+    """Row that the others are compared with; the best baseline unless given."""
+    window: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    fractions: list[float] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
+    """Shares of the bins of a window of the rate–distortion curve."""
+    widths: list[int] | None = None
+    """Widths in bp of the truncation curve; 500, 1,000, 2,000, 5,000, … up to the window unless given."""
 
 
 Config = TypeVar("Config", bound=_Part)

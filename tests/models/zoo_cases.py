@@ -24,12 +24,22 @@ def _expression(n_signals=S, **changes):
                 n_covariates=C)
 
 
+def _graph(n_signals=S, **changes):
+    """Case of a graph of 7 nodes."""
+    given = {"n_targets": T, "n_signals": n_signals, "n_covariates": C, "resolution": 16, "node_bp": 48, "d_model": 12,
+             "n_layers": 2, "n_heads": 3} | changes
+    return Case(given, length=L, n_targets=T, n_signals=n_signals, signal_bins=L // 16, n_covariates=C)
+
+
 CASES = {
     "seq2exp": _expression(), "seq2exp hard": _expression(kind="hard"), "seq2exp base": _expression(resolution=1),
     "seq2exp attention": _expression(pool="attention"), "seq2exp no generator": _expression(use_generator=False),
-    "seq2exp no signal branch": _expression(use_signals=False), "seq2exp no mask": _expression(use_mask=False),
+    "seq2exp no signal branch": _expression(use_signals=False), "seq2exp open": _expression(mask="open"),
+    "seq2exp random": _expression(mask="random"), "seq2exp peaks": _expression(mask="peaks"),
+    "seq2exp no kl": _expression(use_kl=False),
     "seq2exp published token": _expression(empty_token=False), "caduceus": _expression(n_signals=0),
     "caduceus signals": _expression(), "caduceus base rc": _expression(resolution=1, rc_equivariant=True),
+    "graphreg": _graph(), "graphreg sequence": _graph(n_signals=0),
     "prism": _expression(), "prism 4": _expression(n_confounders=4),
     "epinformer": Case(_EPINFORMER | {"n_signals": S, "n_covariates": C}, length=5 * 37, n_targets=T, n_signals=S,
                        signal_bins=5, n_covariates=C),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from ciscribe.config import RunConfig, WindowConfig
+from ciscribe.data.gene_features import GENE_FEATURES, gene_features
 from ciscribe.data.split import FOLDS, apply_guard, assign_folds
 from ciscribe.data.windows import WindowSpec, WindowStore, gene_windows
 from ciscribe.errors import ConfigError, InputError
@@ -65,6 +66,11 @@ def read_tracks(config: RunConfig) -> list[Track]:
     return tracks
 
 
+def covariate_columns(config: RunConfig) -> list[str]:
+    """Columns of the genes that models are given beside sequence and signals."""
+    return [*config.data.covariates, *(GENE_FEATURES if config.data.gene_features else ())]
+
+
 def window_spec(window: WindowConfig) -> WindowSpec:
     """Window of a configuration."""
     return WindowSpec(**window.model_dump())
@@ -90,6 +96,11 @@ def read_inputs(config: RunConfig) -> Inputs:
     expression = read_expression(root / data.expression.path, gene_id=data.expression.gene_id,
                                  columns=data.expression.columns, counts_length=data.expression.counts_length,
                                  transform=data.expression.transform)
+    if data.gene_features:  # of all genes: one whose expression is not known is a neighbor too
+        if taken := [name for name in GENE_FEATURES if name in genes.columns]:
+            raise ConfigError(f"data.gene_features would replace the column {taken[0]!r} of the genes; rename it, or "
+                              "leave gene_features out and name the columns in covariates")
+        genes = pd.concat([genes, gene_features(genes)], axis=1)
     both = genes["gene_id"].isin(list(expression.index)).to_numpy()
     if not both.any():
         raise InputError(f"no gene_id of the {len(genes):,} genes (first: {genes['gene_id'].iloc[0]}) is among the "
@@ -130,5 +141,5 @@ def read_inputs(config: RunConfig) -> Inputs:
 def build_store(folder: Path, config: RunConfig, inputs: Inputs) -> WindowStore:
     """Build the window store of a configuration from its inputs."""
     return WindowStore.build(folder, inputs.genome, inputs.tracks, inputs.genes, inputs.expression,
-                             window_spec(config.window), covariates=config.data.covariates,
+                             window_spec(config.window), covariates=covariate_columns(config),
                              blacklist=inputs.blacklist, facts={"name": config.name, "notes": inputs.notes})

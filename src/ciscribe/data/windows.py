@@ -6,6 +6,7 @@ is asked for, by compiled loops, so that any half-width and resolution costs not
 worker reads the same bytes.
 """
 
+import copy
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -162,12 +163,14 @@ class WindowStore:
         self.genes = pd.read_parquet(self.folder / "genes.parquet")
         self.targets = np.load(self.folder / "targets.npy")
         self.covariates = np.load(self.folder / "covariates.npy")
+        self._quantiles: ndarray | None = None  # those of other folds than the folder's
         self._tables = self._open()
 
     def _open(self) -> dict[str, ndarray]:
         names = ("codes", "run_start", "run_end", "run_value", "bounds", "blacklist_start", "blacklist_end",
                  "blacklist_value", "blacklist_bounds", "quantiles")
-        return {n: np.load(self.folder / f"{n}.npy", mmap_mode="r") for n in names}
+        tables = {n: np.load(self.folder / f"{n}.npy", mmap_mode="r") for n in names}
+        return tables if self._quantiles is None else tables | {"quantiles": self._quantiles}
 
     def __getstate__(self) -> dict[str, Any]:  # memory maps are opened again by each worker
         return {k: v for k, v in self.__dict__.items() if k != "_tables"}
@@ -202,12 +205,19 @@ class WindowStore:
         """Codes of some windows, uint8 ``(B, L)``; bases off the chromosome are 4 (N)."""
         rows = np.asarray(rows, dtype=np.int64)
         start, flip = self.starts(rows, half_width)
-        chrom = self.genes["i_chrom"].to_numpy()[rows]
-        out = np.empty((len(rows), 2 * (half_width or self.spec.half_width)), dtype=np.uint8)
-        _cut_codes(self._tables["codes"], np.asarray(self.meta["offsets"], np.int64)[chrom],
-                   np.asarray(self.meta["sizes"], np.int64)[chrom],
-                   start if shift is None else start + shift, flip, out)
+        return self.cut_codes(self.genes["i_chrom"].to_numpy()[rows], start if shift is None else start + shift, flip,
+                              2 * (half_width or self.spec.half_width))
+
+    def cut_codes(self, i_chrom: ndarray, start: ndarray, flip: ndarray, length: int) -> ndarray:
+        """Codes of any stretches, uint8 ``(n, length)``: chromosomes by number, first bases, True to read backwards."""
+        out = np.empty((len(start), length), dtype=np.uint8)
+        _cut_codes(self._tables["codes"], np.asarray(self.meta["offsets"], np.int64)[i_chrom],
+                   np.asarray(self.meta["sizes"], np.int64)[i_chrom], start, flip, out)
         return out
+
+    def cut_signals(self, i_chrom: ndarray, start: ndarray, flip: ndarray, n_bins: int, resolution: int) -> ndarray:
+        """Bin means of the signals over any stretches, in raw units, float32 ``(n, S, n_bins)``; as `cut_codes`."""
+        return self._bin("run", self._tables["bounds"], i_chrom, start, flip, n_bins, resolution)
 
     def read_signals(self, rows: Sequence[int] | ndarray, shift: ndarray | None = None, *,
                      half_width: int | None = None, resolution: int | None = None, raw: bool = False) -> ndarray:
@@ -221,7 +231,7 @@ class WindowStore:
         n_bins = 2 * (half_width or self.spec.half_width) // resolution
         if shift is not None:
             start = start + shift
-        out = self._bin("run", self._tables["bounds"], rows, start, flip, n_bins, resolution)
+        out = self.cut_signals(self.genes["i_chrom"].to_numpy()[rows], start, flip, n_bins, resolution)
         if raw:
             return out
         out = self._transform(out)
@@ -243,16 +253,15 @@ class WindowStore:
         start, flip = self.starts(rows)
         if shift is not None:
             start = start + shift
-        covered = self._bin("blacklist", self._tables["blacklist_bounds"][None], rows, start, flip, self.spec.n_bins,
-                            self.spec.resolution)
+        covered = self._bin("blacklist", self._tables["blacklist_bounds"][None],
+                            self.genes["i_chrom"].to_numpy()[rows], start, flip, self.spec.n_bins, self.spec.resolution)
         return (covered[:, 0] <= 0.5).astype(np.float32)
 
-    def _bin(self, table: str, bounds: ndarray, rows: ndarray, start: ndarray, flip: ndarray, n_bins: int,
+    def _bin(self, table: str, bounds: ndarray, chrom: ndarray, start: ndarray, flip: ndarray, n_bins: int,
              resolution: int) -> ndarray:
         """Bin means of stored runs, ``(B, tracks, n_bins)``, in the direction of reading."""
         runs = Runs(*(self._tables[f"{table}_{part}"] for part in ("start", "end", "value")))
-        chrom = self.genes["i_chrom"].to_numpy()[rows]
-        out = np.empty((len(rows), len(bounds), n_bins), dtype=np.float32)
+        out = np.empty((len(start), len(bounds), n_bins), dtype=np.float32)
         for c in np.unique(chrom):
             here = np.flatnonzero(chrom == c)
             for t, (first, last) in enumerate(bounds[:, c]):
@@ -278,6 +287,39 @@ class WindowStore:
         return Batch(*(torch.from_numpy(a) for a in (
             self.read_codes(rows, shift), self.read_signals(rows, shift), self.covariates[rows],
             self.targets[rows], self.read_keep(rows, shift), rows)))
+
+    def refold(self, fold: Sequence[str] | ndarray) -> "WindowStore":
+        """The same windows under other folds; what was fitted to training genes is fitted to the new ones.
+
+        Parameters
+        ----------
+        fold
+            Of every gene, as `data.split` names them.
+
+        Returns
+        -------
+        WindowStore
+            It reads the same folder, which stays as it is. Covariates are standardized anew, quantiles found anew.
+
+        Raises
+        ------
+        SchemaError
+            When there is not one fold a gene, or no gene to train on.
+        """
+        if len(fold) != len(self):
+            raise SchemaError(f"folds are one a gene, {len(self):,}; got {len(fold):,}")
+        store = copy.copy(self)
+        store.genes = self.genes.assign(fold=np.asarray(fold, dtype=object))
+        train = store.rows("train")
+        if not len(train):
+            raise SchemaError(f"these folds leave none of {len(self):,} genes to train on")
+        if store.covariates.shape[1]:
+            mean, sd = store.covariates[train].mean(axis=0), store.covariates[train].std(axis=0)
+            store.covariates = ((store.covariates - mean) / np.maximum(sd, 1e-6)).astype(np.float32)
+        if self.spec.transform == "quantile":
+            store._quantiles = store._fit_quantiles()
+            store._tables = store._open()
+        return store
 
     @classmethod
     def build(cls, folder: str | Path, genome: Genome, tracks: Sequence[Track], genes: pd.DataFrame,

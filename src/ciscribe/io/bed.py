@@ -1,4 +1,7 @@
-"""BED and narrowPeak files as interval tables, and back."""
+"""BED, narrowPeak and other tables of intervals, and back."""
+
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +14,7 @@ from ciscribe.io.text import (
     numbers_or_words,
     parse_rows,
     read_lines,
+    read_table,
     real_numbers,
     whole_numbers,
     write_text_file,
@@ -71,6 +75,35 @@ def read_bed(path: PathLike) -> pd.DataFrame:
         names = ["chrom", "start", "end", *(title.strip() for title in titles[-1][3:])]
     table.columns = pd.Index(names)
     return _intervals(table, path, "BED")
+
+
+def read_intervals(path: PathLike, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Read intervals of any of the usual kinds: narrowPeak, BED, or a table whose header names the columns.
+
+    Parameters
+    ----------
+    path
+        The end of the name tells the kind (``.narrowPeak``, ``.bed``, ``.bedgraph``, else a table; all may be gzipped).
+    columns
+        Of a table: our names → those of its header. ``chr``, ``chromStart`` and ``chromEnd`` are known.
+
+    Raises
+    ------
+    InputError
+        For rows that are not intervals, or a header without chrom, start and end.
+    """
+    name = Path(path).name.removesuffix(".gz").lower()
+    if name.endswith("narrowpeak"):
+        return read_narrowpeak(path)
+    if name.endswith((".bed", ".bedgraph")):
+        return read_bed(path)
+    theirs = {"chr": "chrom", "chromStart": "start", "chromEnd": "end"} | {v: k for k, v in (columns or {}).items()}
+    table = read_table(path, "elements").rename(columns=theirs)
+    if missing := [c for c in ("chrom", "start", "end") if c not in table]:
+        raise InputError(f"elements {path} must have the columns chrom, start and end in its header; missing: "
+                         f"{', '.join(missing)}; got {', '.join(map(str, table.columns[:8]))}; name them with columns")
+    first = ["chrom", "start", "end"]
+    return _intervals(table[first + [c for c in table.columns if c not in first]], path, "table")
 
 
 def read_narrowpeak(path: PathLike) -> pd.DataFrame:

@@ -44,6 +44,9 @@ CARD = Card(
     n_policy="N is four zeros; a blacklisted bin has mask 0",
 )
 
+MASKS = ("learned", "open", "random", "peaks")
+_SURE, _UNSEEN = 1e4, 1e-4  # Beta parameters of a mask that is not in doubt
+
 
 class _Generator(nn.Module):
     """Two numbers a bin from the embedded sequence."""
@@ -100,10 +103,19 @@ class Seq2Exp(nn.Module):
         What a closed bin shows: True a learned vector, False zeros (published).
     calibrate
         Whether `calibrate` (called before training) scales the tracks in the mask; False: as published.
-    use_generator, use_signals, use_mask
-        Ablations: no generator (signals decide), no signal branch (sequence decides), no mask at all (every bin
-        open, the same predictor).
+    use_generator, use_signals, use_kl
+        Ablations: no generator (signals decide), no signal branch (sequence decides), no pull of the mask towards
+        the sparse prior.
+    mask
+        ``"learned"``; or, to compare with, ``"open"``: every bin is seen, and the layers of the generator go to the
+        predictor, so that its capacity is that of both; ``"random"``: a share `sparsity` of the bins is seen, chosen
+        by a hash of their bases, which knows nothing; ``"peaks"``: the share `sparsity` of the bins with the highest
+        signal in any track, scaled by `calibrate`, is seen. The bins around the TSS are open in all of them.
+    peak_tracks
+        Numbers of the tracks that have peaks; None is all. A contact track has none.
     """
+
+    peak_cut: Tensor
 
     def __init__(self, n_targets: int = 1, n_signals: int = 3, n_covariates: int = 9, *,
                  kind: Literal["soft", "hard"] = "soft", resolution: int = 1, d_model: int = 128, n_layers: int = 4,
@@ -113,34 +125,74 @@ class Seq2Exp(nn.Module):
                  weights: tuple[float, ...] | None = None, center_bp: int = 2000, include_bp: int = 2000,
                  pool: Literal["center", "window", "attention"] = "center", stem_channels: int = 48,
                  dropout: float = 0.0, empty_token: bool = True, calibrate: bool = True, use_generator: bool = True,
-                 use_signals: bool = True, use_mask: bool = True):
+                 use_signals: bool = True, use_kl: bool = True,
+                 mask: Literal["learned", "open", "random", "peaks"] = "learned",
+                 peak_tracks: tuple[int, ...] | None = None):
         super().__init__()
+        if mask not in MASKS:
+            raise ValueError(f"mask is one of {', '.join(MASKS)}; got {mask!r}")
+        if mask == "peaks" and not n_signals:
+            raise ValueError("a mask of peaks needs at least one signal track; got n_signals=0")
         soft = kind == "soft"
-        self.resolution, self.include_bp, self.use_mask = resolution, include_bp, use_mask
-        self.n_signals, self.is_calibrated = n_signals, calibrate
+        self.resolution, self.include_bp, self.mask = resolution, include_bp, mask
+        self.n_signals, self.is_calibrated, self.use_kl = n_signals, calibrate, use_kl
+        self.sparsity = sparsity if sparsity is not None else (0.1 if soft else 0.45)
+        self.peak_tracks = tuple(range(n_signals)) if peak_tracks is None else tuple(peak_tracks)
+        if mask == "peaks":
+            self.register_buffer("peak_cut", torch.tensor(1.0))
         self.embed = ConvStem(d_model, resolution, channels=stem_channels)
         self.embed_signals = nn.Linear(n_signals, d_model) if n_signals else None
-        mask = BetaMask(
-            n_signals, kind=kind, sparsity=sparsity if sparsity is not None else (0.1 if soft else 0.45),
+        beta = BetaMask(
+            n_signals, kind=kind, sparsity=self.sparsity,
             concentration=concentration if concentration is not None else (10.0 if soft else 0.1),
             prior_scale=prior_scale if prior_scale is not None else (10.0 if soft else 1.0),
             beta_min=beta_min if beta_min is not None else (1.0 if soft else 0.0), z_scale=z_scale,
             thresholds=thresholds, weights=weights, use_generator=use_generator, use_signals=use_signals)
         sizes = (d_model, n_layers, d_state, d_conv, expand, dropout)
-        stack = BiMambaStack(d_model, n_layers, d_state=d_state, d_conv=d_conv, expand=expand, dropout=dropout)
+        depth = n_layers * (2 if mask == "open" and use_generator else 1)
+        stack = BiMambaStack(d_model, depth, d_state=d_state, d_conv=d_conv, expand=expand, dropout=dropout)
         head = ExpressionHead(d_model, n_targets, n_covariates=n_covariates,
                               center_bins=max(1, center_bp // resolution), pool=pool, dropout=dropout)
-        self.bottleneck = Bottleneck(_Generator(*sizes) if use_generator else None, mask, _Predictor(stack, head),
-                                     d_empty=d_model if empty_token else None)
+        generator = _Generator(*sizes) if use_generator and mask == "learned" else None
+        self.bottleneck = Bottleneck(generator, beta, _Predictor(stack, head), d_empty=d_model if empty_token else None)
 
     def posterior(self, X: Float[Tensor, "B 4 L"], S: Float[Tensor, "B S bins"] | None = None) -> Posterior:
-        """Beta distribution of the mask, bin by bin, before bins are forced open or erased."""
+        """Beta distribution of the mask, bin by bin, before bins are forced open or erased.
+
+        A mask that is not learned is 0 or 1 for sure.
+        """
+        if self.mask != "learned":
+            m = self._fixed_mask(X, S)
+            return Posterior((_SURE * m).clamp_min(_UNSEEN), (_SURE * (1 - m)).clamp_min(_UNSEEN))
         return self.bottleneck.posterior(self.embed(X), S)
 
+    def _fixed_mask(self, X: Tensor, S: Tensor | None) -> Float[Tensor, "B bins"]:
+        """Mask of the ablations, 0 or 1."""
+        n_bins = X.shape[-1] // self.resolution
+        if self.mask == "open":
+            return torch.ones(len(X), n_bins, device=X.device)
+        if self.mask == "peaks":
+            if S is None:
+                raise ValueError(f"a mask of peaks reads {self.n_signals} signal tracks; got none; pass S (B, S, bins)")
+            return (self._peak_height(S) >= self.peak_cut).float()
+        weight = torch.sin(torch.arange(1, 4 * self.resolution + 1, device=X.device) * 12.9898).reshape(4, 1, -1)
+        mixed = (X.float().unflatten(-1, (n_bins, -1)) * weight).sum(dim=(1, 3)) * 43758.5453
+        return (mixed - mixed.floor() < self.sparsity).float()
+
+    def _peak_height(self, S: Tensor) -> Float[Tensor, "B bins"]:
+        """Highest scaled signal of the tracks that have peaks."""
+        scaled = S.float().clamp_min(0) * (self.bottleneck.mask.scale / self.bottleneck.mask.thresholds)[:, None]
+        return scaled[:, list(self.peak_tracks)].amax(dim=1)
+
     def calibrate(self, S: Float[Tensor, "B S bins"]) -> None:
-        """Set the per-track scale of the mask's signal branch from training windows."""
+        """Set the per-track scale of the mask's signal branch, and the height of a peak, from training windows."""
         if self.n_signals and self.is_calibrated:
             self.bottleneck.mask.calibrate(S)
+        if self.mask == "peaks":
+            height = self._peak_height(S).flatten().sort().values
+            cut = height[int((1 - self.sparsity) * (len(height) - 1))]
+            lowest = height[height > 0].min() if (height > 0).any() else cut
+            self.peak_cut.copy_(torch.maximum(cut, lowest))  # a bin without signal is no peak
 
     def include(self, n_bins: int) -> Float[Tensor, " bins"]:
         """1 on the bins around the TSS (the window's center) that are always open."""
@@ -166,12 +218,15 @@ class Seq2Exp(nn.Module):
         Returns
         -------
         dict
-            ``expression`` ``(B, T)`` and ``mask_kl`` ``(B, 1)``, the mean KL of the window's bins in nats.
+            ``expression`` ``(B, T)`` and, of a learned mask with `use_kl`, ``mask_kl`` ``(B, 1)``, the mean KL of the
+            window's bins in nats.
         """
         E = self.embed(X)  # B bins d
         tokens = E if self.embed_signals is None or S is None else E + self.embed_signals(S.transpose(1, 2))
-        if not self.use_mask:
-            m = torch.ones(E.shape[:2], device=E.device) if keep is None else keep
+        if self.mask != "learned":
+            m = self._fixed_mask(X, S)
+            m = m + (1 - m) * self.include(E.shape[1]).to(E.device)
+            m = m if keep is None else m * keep
             return {"expression": self.bottleneck.predictor(self.bottleneck.cover(tokens, m), covariates)}
         y, kl = self.bottleneck(E, tokens, S, covariates, keep, self.include(E.shape[1]).to(E.device))
-        return {"expression": y, "mask_kl": kl.unsqueeze(1)}
+        return {"expression": y, "mask_kl": kl.unsqueeze(1)} if self.use_kl else {"expression": y}

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from numpy import ndarray
 
 from ciscribe.card import Card
-from ciscribe.errors import SchemaError
+from ciscribe.errors import SchemaError, UnknownNameError, nearest
 from ciscribe.sequence import BASES, N, check_codes, kmer_counts, reverse_complement_codes
 
 K = 4
@@ -229,7 +229,7 @@ def fit_baselines(train: Float[ndarray, "G F"], y_train: Float[ndarray, "G T"], 
 
 
 def run_baselines(matrix: Float[ndarray, "G F"], names: Sequence[str], y: Float[ndarray, "G T"],
-                  folds: Shaped[ndarray, " G"], *, seed: int = 0, n_jobs: int = 1
+                  folds: Shaped[ndarray, " G"], *, only: Sequence[str] | None = None, seed: int = 0, n_jobs: int = 1
                   ) -> dict[str, Float[ndarray, "G T"]]:
     """Fit the baselines on the model's split and predict every gene.
 
@@ -241,6 +241,8 @@ def run_baselines(matrix: Float[ndarray, "G F"], names: Sequence[str], y: Float[
         Targets, in the units of the predictions; only those of ``train`` and ``valid`` genes are used.
     folds
         ``"train"``, ``"valid"`` or ``"test"`` of every gene; other genes are only predicted.
+    only
+        Which baselines; None: ``gbm_sequence_signals`` and ``gbm_signals``; without any signal, ``gbm_sequence`` alone.
     seed, n_jobs
         Seed of the trees' subsampling; threads.
 
@@ -248,16 +250,26 @@ def run_baselines(matrix: Float[ndarray, "G F"], names: Sequence[str], y: Float[
     -------
     dict
         Name (a key of `CARDS`) → predictions of all genes, float32; of training genes, the fitted values.
-        ``gbm_sequence_signals`` and ``gbm_signals``; without any signal, ``gbm_sequence`` alone.
+
+    Raises
+    ------
+    UnknownNameError, SchemaError
+        A baseline that is not known; one that reads signals where there are none.
     """
     if not len(y) == len(folds) == len(matrix):
         raise SchemaError("matrix, y and folds must have one row a gene; "
                           f"got {len(matrix):,}, {len(y):,} and {len(folds):,}")
-    everything = np.ones(len(names), bool)
     no_kmers = np.array([not name.startswith("kmer_") for name in names])
-    signals = any(name.startswith("mean_") for name in names)
-    sets = ({"gbm_sequence_signals": everything, "gbm_signals": no_kmers} if signals
-            else {"gbm_sequence": everything})
+    no_signals = np.array([not name.startswith(("mean_", "max_")) for name in names])
+    sets = {"gbm_sequence_signals": np.ones(len(names), bool), "gbm_signals": no_kmers, "gbm_sequence": no_signals}
+    if only is None:
+        only = ("gbm_sequence",) if no_signals.all() else ("gbm_sequence_signals", "gbm_signals")
+    for name in only:
+        if name not in sets:
+            raise UnknownNameError(f"no baseline is called {name!r}; {nearest(name, sets)}")
+        if no_signals.all() and name != "gbm_sequence":
+            raise SchemaError(f"{name} reads signals, and the genes have none; use gbm_sequence")
+    sets = {name: sets[name] for name in only}
     train, valid = folds == "train", folds == "valid"
     predictions = {}
     for name, columns in sets.items():

@@ -24,7 +24,7 @@ from ciscribe.card import Card
 from ciscribe.config import ElementSignalConfig, LinksConfig, read_config, resolve_root, write_config
 from ciscribe.errors import ConfigError, InputError, UnknownNameError, nearest
 from ciscribe.intervals import overlapping, region_id
-from ciscribe.io.bed import read_bed, read_narrowpeak
+from ciscribe.io.bed import read_bed, read_intervals
 from ciscribe.io.contacts import open_contacts
 from ciscribe.io.crispri import read_crispri
 from ciscribe.io.expression import read_expression
@@ -213,7 +213,7 @@ def _elements(config: LinksConfig, root: Path, genes: pd.DataFrame) -> pd.DataFr
     """Elements with their activity."""
     path = root / config.elements.path
     blacklist = None if config.blacklist is None else read_bed(root / config.blacklist)
-    given = _intervals(path)
+    given = read_intervals(path)
     if config.elements.peaks:
         if any(s is not None and s.counts is not None for s in (config.accessibility, config.h3k27ac)):
             raise ConfigError("elements made of peaks are other intervals than those that counts were made on; give a "
@@ -232,21 +232,6 @@ def _elements(config: LinksConfig, root: Path, genes: pd.DataFrame) -> pd.DataFr
             totals[name] = 1e6  # reads per million from here on
     reference = None if config.normalize_to is None else _reference(root / config.normalize_to)
     return abc.activity(elements, totals=totals, reference=reference, assay=config.assay)
-
-
-def _intervals(path: Path) -> pd.DataFrame:
-    """BED, narrowPeak, or a table whose header names the columns."""
-    name = path.name.removesuffix(".gz").lower()
-    if name.endswith("narrowpeak"):
-        return read_narrowpeak(path)
-    if name.endswith((".bed", ".bedgraph")):
-        return read_bed(path)
-    table = read_table(path, "elements").rename(columns={"chr": "chrom", "chromStart": "start", "chromEnd": "end"})
-    missing = [c for c in ("chrom", "start", "end") if c not in table]
-    if missing:
-        raise InputError(f"elements {path} must have the columns chrom, start and end in its header; missing: "
-                         f"{', '.join(missing)}; got {', '.join(map(str, table.columns[:8]))}")
-    return table.astype({"start": int, "end": int})
 
 
 def _signal(signal: ElementSignalConfig, root: Path, elements: pd.DataFrame) -> np.ndarray:

@@ -16,13 +16,13 @@ import torch
 from ciscribe import elements
 from ciscribe.card import Card
 from ciscribe.config import RunConfig, read_config, resolve_root, write_config
-from ciscribe.data.inputs import build_store, input_paths, read_inputs, read_tracks
-from ciscribe.data.windows import WindowStore, loader
+from ciscribe.data.inputs import build_store, covariate_columns, input_paths, read_inputs, read_tracks
+from ciscribe.data.windows import WindowStore
 from ciscribe.design import CARDS as DESIGN
 from ciscribe.elements.benchmark import benchmark_calls, benchmark_links, sufficiency_necessity
 from ciscribe.elements.call import call_elements, measure_effects, pool_elements, to_bed
 from ciscribe.elements.peaks import call_peaks
-from ciscribe.errors import ConfigError, DataMissingError
+from ciscribe.errors import DataMissingError
 from ciscribe.interpret.cards import CARDS as INTERPRETATION
 from ciscribe.io.bed import write_bed
 from ciscribe.links import CARDS as LINKS
@@ -32,12 +32,10 @@ from ciscribe.provenance import atomic_path, checksum, digest, write_json, write
 from ciscribe.report.run import write_run_report
 from ciscribe.schema import ELEMENT_COLUMNS
 from ciscribe.train import baselines, gapped_kmers, sequence_baselines
-from ciscribe.train.baselines import features, run_baselines
 from ciscribe.train.evaluate import model_inputs, predict_rows, prediction_table, truncation_curve
-from ciscribe.train.fit import FitSpec, fit, start_at_mean
 from ciscribe.train.metrics import evaluate
-from ciscribe.train.tasks import Expression
 from ciscribe.variants import CARDS as VARIANTS
+from ciscribe.workflow.expression import baseline_predictions, fit_genes, model_arguments, new_model
 from ciscribe.workflow.steps import Job, file_state
 
 _BENCHMARKS = ("benchmark.parquet", "benchmark_curves.parquet", "benchmark_links.parquet")
@@ -123,15 +121,7 @@ class Run(Job):
 
     def arguments(self) -> dict[str, Any]:
         """Model arguments: those of the configuration, and what the data decide."""
-        store = self.store
-        known = {"n_targets": len(store.target_names), "n_signals": len(store.track_names),
-                 "n_covariates": len(store.covariate_names)}
-        model = self.config.model
-        given = {"resolution": store.spec.resolution} | registry.preset_of(model.name, model.preset) | model.arguments
-        if given["resolution"] != store.spec.resolution:
-            raise ConfigError(f"model.arguments.resolution is {given['resolution']} bp but window.resolution is "
-                              f"{store.spec.resolution} bp; they must be equal")
-        return known | {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        return model_arguments(self.store, self.config.model, resolution=self.store.spec.resolution)
 
     @property
     def _batch_size(self) -> int:
@@ -152,24 +142,13 @@ class Run(Job):
 
     def _train(self) -> dict[str, Any]:
         c, store = self.config, self.store
-        plan = c.train.model_dump(exclude={"loss"})
-        spec = FitSpec(task=Expression(**c.train.loss.model_dump()), **plan)
-        torch.manual_seed(c.seed)
         arguments = self.arguments()
-        model = registry.create(c.model.name, **arguments)
-        train = store.rows("train")
-        if hasattr(model, "calibrate") and store.track_names:
-            sample = train[:: max(1, len(train) // 2000)]
-            model.calibrate(torch.from_numpy(store.read_signals(sample)))  # type: ignore[operator]
-        start_at_mean(model, store.targets[train].mean(axis=0))
+        model = new_model(store, c.model.name, arguments, seed=c.seed)
         n = sum(p.numel() for p in model.parameters())
-        self.tell(f"  {c.model.name}: {n:,} parameters, {len(train):,} training genes")
-        model, log = fit(
-            model, loader(store, "train", spec.batch_size, shuffle=True, max_shift=spec.max_shift, seed=c.seed,
-                          n_workers=spec.n_workers),
-            loader(store, "valid", self._batch_size, n_workers=spec.n_workers), spec,
-            folder=self.folder / "checkpoints", seed=c.seed, identity=self.fingerprint("train"),
-            progress=self.progress, tell=lambda line: self.tell("  " + line))
+        self.tell(f"  {c.model.name}: {n:,} parameters, {len(store.rows('train')):,} training genes")
+        model, log = fit_genes(model, store, c.train, batch_size=self._batch_size, seed=c.seed,
+                               folder=self.folder / "checkpoints", identity=self.fingerprint("train"),
+                               progress=self.progress, tell=lambda line: self.tell("  " + line))
         registry.save(self.folder / "model", c.model.name, model, arguments, tracks=store.track_names,
                       targets=store.target_names, covariates=store.covariate_names, window=store.meta["spec"],
                       seed=c.seed)
@@ -190,7 +169,8 @@ class Run(Job):
         n_targets = len(store.target_names)
         predicted = table["predicted"].to_numpy(np.float32).reshape(-1, n_targets)
         test = store.rows("test")
-        rivals = self._baselines()
+        rivals = baseline_predictions(store, n_covariates=len(covariate_columns(c)), seed=c.seed,
+                                      n_jobs=c.train.n_threads or torch.get_num_threads())
         models = {c.model.name: predicted, **rivals}
         metrics: dict[str, Any] = {
             "split": {f: {"chroms": sorted(store.genes.loc[store.genes["fold"] == f, "chrom"].unique()),
@@ -205,24 +185,6 @@ class Run(Job):
         write_json(self.folder / "metrics.json", metrics)
         for line in metrics_lines(metrics):
             self.tell("  " + line)
-
-    def _baselines(self) -> dict[str, np.ndarray]:
-        """Gradient boosting on the split of the model, from the widest surroundings that the model sees."""
-        store, spec = self.store, self.store.spec
-        half = max(spec.half_width, spec.context_half_width)
-        resolution = next(r for r in (128, 64, 32, 16, 8, 4, 2, 1) if 2 * half % r == 0)
-        extra = len(self.config.data.covariates)
-        reverse = (store.genes["strand"] == "-").to_numpy() & (not spec.strand_aware)
-        parts, names = [], []
-        for i in range(0, len(store), 1024):
-            rows = np.arange(i, min(i + 1024, len(store)))
-            signals = store.read_signals(rows, half_width=half, resolution=resolution, raw=True)
-            part, names = features(store.read_codes(rows, half_width=half), signals, resolution=resolution,
-                                   tss_offset=half, flip=reverse[rows], tracks=store.track_names[:signals.shape[1]],
-                                   covariates=store.covariates[rows, :extra] if extra else None)
-            parts.append(part)
-        return run_baselines(np.concatenate(parts), names, store.targets, store.genes["fold"].to_numpy(str),
-                             seed=self.config.seed, n_jobs=self.config.train.n_threads or torch.get_num_threads())
 
     def _ceiling(self, test: np.ndarray) -> dict[str, Any] | None:
         """Correlation of noiseless and measured expression of the test genes, where the truth is known."""
