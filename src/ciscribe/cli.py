@@ -175,6 +175,37 @@ def report(run_dir: Path, *, again: bool = False, quiet: bool = False) -> None:
 
 
 @app.command
+def compare(config: Path, *, out: Out = None, dry_run: bool = False, jobs: int = 1, folds: list[str] | None = None,
+            quiet: bool = False) -> None:
+    """Compare models on the same genes: every chromosome fold, several seeds, a paired test, curves, one report.
+
+    Parameters
+    ----------
+    config
+        YAML file; see configs/compare_worm.yaml.
+    dry_run
+        Print how long the fits that are left take and how much memory one needs, from a few timed steps; train nothing.
+    jobs
+        Fits at a time, each on one thread.
+    folds
+        Only these folds, e.g. ``--folds chrIV``; all unless given.
+    quiet
+        Print the table and the path of the report only.
+    """
+    module = import_module("ciscribe.workflow.compare")
+    job = module.Compare.from_config(config, out, n_jobs=jobs, folds=tuple(folds or ()), **_options(quiet))
+    if dry_run:
+        job.prepare()
+        table = job.estimate()
+        _print_table(table)
+        _console().print(f"{int(table['fits'].sum()):,} fits left, about {table['minutes'].sum():,.0f} minutes"
+                         f" and at most {table['memory_gb'].max() * jobs:.1f} GB beside PyTorch itself")
+        return
+    _print_table(module.shown(job.run()))
+    _finish(job.folder)
+
+
+@app.command
 def reporter(config: Path, *, out: Out = None, again: bool = False, quiet: bool = False) -> None:
     """Train, evaluate and report a model of a reporter assay: a table of sequences and their activities.
 

@@ -523,6 +523,8 @@ class ContenderConfig(_Part):
     window: dict[str, Any] = {}
     train: dict[str, Any] = {}
     candidates: CandidatesConfig | None = None
+    ablations: bool = False
+    """Of seq2exp: a further row for each of its ablations (`ciscribe.workflow.compare.ABLATIONS`)."""
     folds: list[str] | None = None
     """Folds that it is fitted on; all unless given."""
     seeds: int | None = Field(default=None, ge=1)

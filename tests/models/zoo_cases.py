@@ -31,6 +31,13 @@ def _graph(n_signals=S, **changes):
     return Case(given, length=L, n_targets=T, n_signals=n_signals, signal_bins=L // 16, n_covariates=C)
 
 
+def _beacon(n_signals=S, **changes):
+    """Case of two levels."""
+    given = {"n_targets": T, "n_signals": n_signals, "n_covariates": C, "resolution": 16, "d_model": 11,
+             "stem_channels": 13, "n_levels": 2, "n_blocks": 1, "generator_blocks": 1, "include_bp": 32} | changes
+    return Case(given, length=L, n_targets=T, n_signals=n_signals, signal_bins=L // 16, n_covariates=C)
+
+
 CASES = {
     "seq2exp": _expression(), "seq2exp hard": _expression(kind="hard"), "seq2exp base": _expression(resolution=1),
     "seq2exp attention": _expression(pool="attention"), "seq2exp no generator": _expression(use_generator=False),
@@ -39,6 +46,8 @@ CASES = {
     "seq2exp no kl": _expression(use_kl=False),
     "seq2exp published token": _expression(empty_token=False), "caduceus": _expression(n_signals=0),
     "caduceus signals": _expression(), "caduceus base rc": _expression(resolution=1, rc_equivariant=True),
+    "beacon": _beacon(), "beacon sequence": _beacon(n_signals=0), "beacon hard": _beacon(kind="hard"),
+    "beacon no mask": _beacon(use_mask=False), "beacon no generator": _beacon(use_generator=False),
     "graphreg": _graph(), "graphreg sequence": _graph(n_signals=0),
     "prism": _expression(), "prism 4": _expression(n_confounders=4),
     "epinformer": Case(_EPINFORMER | {"n_signals": S, "n_covariates": C}, length=5 * 37, n_targets=T, n_signals=S,

@@ -6,14 +6,14 @@ distance as in activity by contact, and described by where they are and how acti
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy import ndarray
 
-from ciscribe.data.windows import Batch, WindowStore
+from ciscribe.data.windows import Batch, WindowSpec, WindowStore
 from ciscribe.errors import SchemaError
 from ciscribe.schema import check_intervals
 from ciscribe.sequence import N
@@ -159,6 +159,25 @@ class CandidateStore:
         out = np.zeros((len(self), values.shape[1], n_slots), np.float32)
         out[gene, :, slot] = (values - mean) / np.maximum(sd, 1e-6)
         return out
+
+    @property
+    def spec(self) -> WindowSpec:
+        """The window that holds all candidates, for curves over its width."""
+        reach = self.candidates.max_distance + self.candidates.length // 2
+        return replace(self.store.spec, half_width=-(-reach // self.store.spec.resolution) * self.store.spec.resolution)
+
+    def cut(self, batch: Batch, window_bp: int) -> Batch:
+        """Take the elements of a batch away that reach beyond the central `window_bp`, and the promoter's ends."""
+        at, length = self._at[batch.index.numpy()], self.candidates.length
+        n_slots = at.shape[1]
+        away = np.abs(at - at[:, [n_slots // 2]])
+        inside = torch.from_numpy((at >= 0) & (away + length / 2 <= window_bp / 2))
+        inside[:, n_slots // 2] = True
+        codes = torch.where(inside.repeat_interleave(length, dim=1), batch.codes, N)
+        promoter = codes[:, n_slots // 2 * length:(n_slots // 2 + 1) * length]
+        beyond = (torch.arange(length) - length // 2).abs() > window_bp / 2
+        promoter[:, beyond] = N
+        return batch._replace(codes=codes, signals=batch.signals * inside.unsqueeze(1), keep=batch.keep * inside)
 
     def batch(self, rows: Sequence[int] | ndarray, shift: ndarray | None = None) -> Batch:
         """Examples of some rows, in their order; `shift` moves all segments of a gene by so many bp."""
