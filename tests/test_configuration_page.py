@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ciscribe.card import Card
-from ciscribe.config import BenchConfig, DesignConfig, LinksConfig, ReporterConfig, RunConfig
+from ciscribe.config import BenchConfig, CompareConfig, DesignConfig, LinksConfig, ReporterConfig, RunConfig
 from ciscribe.models import registry
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -22,13 +22,15 @@ ROW = re.compile(r"^\| `(?P<key>\w+)` \| (?P<default>.+?) \| (?P<meaning>.+?) \|
 PAGES = {"configuration.md": {"top level": RunConfig},
          "reporter-configuration.md": {"top level": ReporterConfig, "benchmark": BenchConfig},
          "links-configuration.md": {"top level": LinksConfig},
+         "compare-configuration.md": {"top level": CompareConfig},
          "design-configuration.md": {"top level": DesignConfig}}
 
 
 def part_of(annotation) -> type[BaseModel] | None:
     """The part of the configuration that an annotation holds, also inside a list or dictionary or beside None."""
-    options = [annotation, *get_args(annotation)]
-    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((part for part in map(part_of, get_args(annotation)) if part is not None), None)
 
 
 def show(field: FieldInfo, default, told: bool) -> str:

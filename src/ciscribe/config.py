@@ -548,8 +548,8 @@ class CompareConfig(_Part):
 
     name: str
     seed: int = 0
-    run: str | RunConfig
-    """Configuration of a run (a file, beside this one), whose data, window and plan are taken."""
+    run: str | dict[str, Any]
+    """Configuration of a run (a file, beside this one; or its keys), whose data, window and plan are taken."""
     folds: int | list[HeldOutConfig] = 6
     """Number of groups of whole chromosomes, each of which is tested once; or what is held out, fold by fold."""
     seeds: int = Field(default=3, ge=1)

@@ -307,3 +307,28 @@ def test_read__windows_do_not_change_the_store(store):
     assert all(np.array_equal(before[k], v) for k, v in store._tables.items())
     assert not (store.targets == 9).any()
     assert isinstance(store.windows(), pd.DataFrame)
+
+
+@pytest.mark.parametrize("transform", ["log1p", "quantile"])
+def test_refold__is_a_store_built_with_these_folds(tmp_path, transform):
+    spec = WindowSpec(112, 16, transform=transform, context_half_width=256, context_resolution=128)
+    genes = small.make_genes()
+    other = genes["chrom"].map({"chr1": "test", "chr2": "train", "chr3": "valid"})
+    store = small.build(tmp_path / "a", spec, covariates=["gc"])
+    expected = small.build(tmp_path / "b", spec, covariates=["gc"], genes=genes.assign(fold=other))
+    got = store.refold(other.to_numpy())
+    rows = np.arange(len(store))
+    assert got.rows("valid").tolist() == expected.rows("valid").tolist()
+    assert np.allclose(got.covariates, expected.covariates, atol=1e-4)
+    assert np.allclose(got.read_signals(rows), expected.read_signals(rows), atol=1e-6)
+    assert store.rows("train").tolist() == np.flatnonzero(genes["fold"] == "train").tolist()  # as it was
+    again = pickle.loads(pickle.dumps(got))  # as a reading process gets it
+    assert np.allclose(again.read_signals(rows), expected.read_signals(rows), atol=1e-6)
+
+
+def test_refold__says_what_does_not_fit(tmp_path):
+    store = small.build(tmp_path)
+    with pytest.raises(SchemaError, match="one a gene"):
+        store.refold(["train"])
+    with pytest.raises(SchemaError, match="none of 31 genes to train on"):
+        store.refold(["test"] * len(store))

@@ -7,7 +7,14 @@ import small_world as small
 from ciscribe.data.windows import WindowSpec
 from ciscribe.oracle import Oracle
 from ciscribe.sequence import one_hot_tensor
-from ciscribe.train.evaluate import model_inputs, predict_rows, prediction_table, truncation_curve
+from ciscribe.train.evaluate import (
+    bin_importance,
+    model_inputs,
+    predict_rows,
+    prediction_table,
+    rate_curve,
+    truncation_curve,
+)
 
 T = len(small.CELLS)
 
@@ -88,3 +95,47 @@ def test_prediction_table__one_row_a_gene_and_target(store):
     assert row["observed"] == pytest.approx(store.targets[20, 2])
     assert (row["fold"], row["chrom"], row["strand"]) == ("valid", "chr2", "-")
     assert (table["predicted"].to_numpy().reshape(-1, T) == values).all()
+
+
+class Weighted(Sum):
+    """Sees every bin with a weight of its own."""
+
+    weight = torch.arange(20.0)[torch.randperm(20, generator=torch.Generator().manual_seed(3))]
+
+    def forward(self, X, S=None, covariates=None, keep=None):
+        keep = torch.ones(len(X), 20) if keep is None else keep
+        return {"expression": (S[:, 0] * keep * self.weight).sum(dim=1, keepdim=True).repeat(1, T)}
+
+
+def test_bin_importance__is_the_gradient_of_keep(store):
+    batch = store.batch([5, 6, 21])
+    found = bin_importance(Oracle(Weighted(), device="cpu"), batch)
+    expected = T * (batch.signals[:, 0] * Weighted.weight).abs()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_bin_importance__none_where_the_model_cannot_close_a_bin(store):
+    class Blind(nn.Module):
+        def forward(self, X, S=None, covariates=None):
+            return {"expression": S.sum(dim=(1, 2))[:, None].repeat(1, T)}
+
+    class AllOrNothing(Sum):
+        def forward(self, X, S=None, covariates=None, keep=None):
+            return super().forward(X, S, covariates, None if keep is None else (keep > 0).float())
+
+    for model in (Blind(), AllOrNothing()):
+        oracle = Oracle(model, device="cpu")
+        assert bin_importance(oracle, store.batch([5])) is None
+        assert rate_curve(oracle, store, store.rows("train"), [0.1]) == []
+
+
+def test_rate_curve__shows_the_bins_that_matter_most(store):
+    oracle, rows = Oracle(Weighted(), device="cpu"), store.rows("train")
+    curve = rate_curve(oracle, store, rows, [0.05, 0.25, 1.0], batch_size=7)
+    assert [c["fraction"] for c in curve] == [0.05, 0.25, 1.0]
+    batch = store.batch(rows)
+    worth = (batch.signals[:, 0] * Weighted.weight * batch.keep).numpy()
+    top = np.sort(worth, axis=1)[:, ::-1]
+    for row, k in zip(curve, (1, 5, 20), strict=True):
+        expected = np.mean([np.corrcoef(store.targets[rows, t], top[:, :k].sum(axis=1))[0, 1] for t in range(T)])
+        assert row["pearson"] == pytest.approx(expected, abs=1e-5)

@@ -64,6 +64,18 @@ def test_fit__finds_a_planted_signal(store, tmp_path):
     assert not model.training
 
 
+def test_fit__bf16_is_near_fp32_and_keeps_full_weights(store, tmp_path):
+    logs = {}
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(0)
+        spec = FitSpec(epochs=2, batch_size=5, learning_rate=0.003, device="cpu", precision=precision)
+        model, logs[precision] = train(store, network(), spec, tmp_path / precision)
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+    a, b = (logs[p]["train_loss"].to_numpy() for p in ("fp32", "bf16"))
+    assert not np.array_equal(a, b)  # it was really computed otherwise
+    np.testing.assert_allclose(a, b, rtol=0.05)
+
+
 def test_fit__log_has_a_row_an_epoch_and_the_best_one_is_given_back(store, tmp_path):
     lines = []
     model, log = train(store, network(), SPEC, tmp_path, tell=lines.append)

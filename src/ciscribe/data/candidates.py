@@ -75,6 +75,8 @@ class CandidateStore:
 
     def __init__(self, store: WindowStore, elements: pd.DataFrame, spec: CandidateSpec):
         check_intervals(elements, name="candidate elements")
+        if not len(elements):
+            raise SchemaError("candidates are chosen among elements; the table of elements is empty")
         self.store, self.candidates = store, spec
         self.genes, self.targets, self.covariates = store.genes, store.targets, store.covariates
         self.target_names, self.covariate_names = store.target_names, store.covariate_names
@@ -117,7 +119,7 @@ class CandidateStore:
         order = np.array([spec.n // 2 + step * side for step in range(1, spec.n // 2 + 1) for side in (-1, 1)])
         for c in np.unique(own):
             here = np.unique(middle[number == c])
-            activity = self._activity(c, here)
+            activity = self._activity(int(c), here)
             for g in np.flatnonzero(own == c):
                 first, last = np.searchsorted(here, [tss[g] - spec.max_distance, tss[g] + spec.max_distance + 1])
                 near = here[first:last]

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, no_type_check
+from typing import Any, Literal, NamedTuple, Protocol, no_type_check, runtime_checkable
 
 import numba
 import numpy as np
@@ -106,6 +106,24 @@ class Batch(NamedTuple):
     """float32 ``(B, n_bins)``: 0 in the blacklist, else 1."""
     index: torch.Tensor
     """int64 ``(B,)``: row of the gene table."""
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """Genes to train on: windows of a store, or candidate elements cut from one."""
+
+    targets: ndarray
+    track_names: list[str]
+    target_names: list[str]
+    covariate_names: list[str]
+
+    def rows(self, fold: str) -> ndarray:
+        """Row numbers of the genes of a fold."""
+        ...
+
+    def batch(self, rows: Sequence[int] | ndarray, shift: ndarray | None = None) -> Batch:
+        """Examples of some rows, in their order, moved by so many bp."""
+        ...
 
 
 @numba.njit(cache=True, nogil=True)
@@ -483,7 +501,7 @@ def _write_blacklist(folder: Path, blacklist: pd.DataFrame | None, chroms: Seque
 class _Steps(Dataset):
     """Each item is a whole batch: rows and shifts were drawn beforehand, so workers cannot change them."""
 
-    def __init__(self, store: WindowStore):
+    def __init__(self, store: Examples):
         self.store = store
 
     def __getitem__(self, step: tuple[ndarray, ndarray | None]) -> Batch:
@@ -491,7 +509,7 @@ class _Steps(Dataset):
         return self.store.batch(rows, shift)
 
 
-def loader(store: WindowStore, rows: Iterable[int] | str, batch_size: int, *, shuffle: bool = False,
+def loader(store: Examples, rows: Iterable[int] | str, batch_size: int, *, shuffle: bool = False,
            max_shift: int = 0, seed: int = 0, n_workers: int = 0) -> DataLoader:
     """Batches of a store, identical for any number of workers.
 

@@ -16,7 +16,7 @@ from ciscribe.nn.conv import AvgPool1d, BatchNorm1d, Conv1d, ConvStem
 from ciscribe.nn.mask import BetaMask, Bottleneck, Posterior
 
 CARD = Card(
-    name="beacon", kind="model", task="regression", attribution=("gradient", "ism"),
+    name="beacon", kind="model", task="regression", parameters=248_897, attribution=("gradient", "ism"),
     summary="Predicts a gene's expression from DNA and signals through a sparse mask, read at several resolutions.",
     paper="own; the mask after Su et al., ICLR 2025, arXiv:2502.13991 (Seq2Exp)",
     code="written by us",

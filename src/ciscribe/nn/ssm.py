@@ -144,6 +144,13 @@ class BiMamba(nn.Module):
         return total
 
 
+class _RMSNorm(nn.RMSNorm):
+    """RMSNorm whose weight follows the precision of its input, as its fused implementation wants under autocast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class BiMambaBlock(nn.Module):
     """One residual layer: ``x + dropout(BiMamba(RMSNorm(x)))``; parameters as in `BiMamba`."""
 
@@ -151,7 +158,7 @@ class BiMambaBlock(nn.Module):
         self, d_model: int, d_state: int = 16, d_conv: int = 4, expand: int = 2, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+        self.norm = _RMSNorm(d_model, eps=1e-5)
         self.mixer = BiMamba(d_model, d_state, d_conv, expand)
         self.dropout = nn.Dropout(dropout)
 
@@ -192,7 +199,7 @@ class BiMambaStack(nn.Module):
         self.layers = nn.ModuleList(
             BiMambaBlock(d_model, d_state, d_conv, expand, dropout) for _ in range(n_layers)
         )
-        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+        self.norm = _RMSNorm(d_model, eps=1e-5)
         with torch.no_grad():  # the variance of the sum of the layers does not grow with their number
             for mixer in self.modules():
                 if isinstance(mixer, BiMamba):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 from numpy import ndarray
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from ciscribe.errors import SchemaError
@@ -117,8 +118,8 @@ def _figures(weight: ndarray, sums: list[ndarray], within: list[ndarray]) -> Flo
     return np.stack([np.mean(r, axis=0), np.mean(across, axis=0)])
 
 
-def _defined(r: ndarray | float) -> ndarray:
-    return np.nan_to_num(r, nan=0.0)
+def _defined(r: ArrayLike) -> ndarray:
+    return np.asarray(np.nan_to_num(np.asarray(r, float), nan=0.0))
 
 
 def spread(observed: Float[ndarray, "G T"], fits: list[Fitted]) -> pd.DataFrame:

@@ -45,7 +45,7 @@ from ciscribe.config import (
 )
 from ciscribe.data.candidates import CandidateSpec, CandidateStore
 from ciscribe.data.inputs import build_store, covariate_columns, input_paths, read_inputs, read_tracks
-from ciscribe.data.split import apply_guard, assign_folds, chromosome_folds
+from ciscribe.data.split import FOLDS, apply_guard, assign_folds, chromosome_folds
 from ciscribe.data.windows import WindowStore, gene_windows
 from ciscribe.elements.peaks import call_peaks
 from ciscribe.errors import CiscribeError, ConfigError, DataMissingError, nearest
@@ -109,7 +109,7 @@ class Compare:
             raise ConfigError("the configuration of the run must be read first; use Compare.from_config")
         self.folder, self.config, self.n_jobs = Path(folder), config, n_jobs
         self.tell, self.progress, self.only = tell, progress, folds
-        self.base: RunConfig = config.run
+        self.base = parse_config(config.run, "run")
         self._folds: dict[str, HeldOutConfig] | None = None
         self._check()
         write_text(self.folder / "config.yaml", write_config(config))
@@ -126,11 +126,12 @@ class Compare:
                 raise DataMissingError(f"{path} compares on the run {base}, but there is no {found}; name the YAML of "
                                        "a run, or the config.yaml of a run folder (for the demonstration: run "
                                        "ciscribe demo first)")
-            base, beside = read_config(found), found.parent
-        root = resolve_root(base.data.root, beside).resolve()
-        data = base.data.model_copy(update={"root": str(root)})
-        config = config.model_copy(update={"run": base.model_copy(update={"data": data}),
-                                           "models": _with_ablations(config.models)})
+            base, beside = read_config(found).model_dump(mode="json"), found.parent
+        checked = parse_config(base, f"run of {path}")
+        root = resolve_root(checked.data.root, beside).resolve()
+        data = checked.data.model_copy(update={"root": str(root)})
+        raw = checked.model_copy(update={"data": data}).model_dump(mode="json")
+        config = config.model_copy(update={"run": raw, "models": _with_ablations(config.models)})
         return cls(folder or Path("runs") / config.name, config, **options)
 
     # ---- what is compared
@@ -248,6 +249,9 @@ class Compare:
         genes = self._any_store().genes
         for name, fold in self.folds().items():
             counts = self._fold_of(genes, fold, self.base).value_counts()
+            if missing := [f for f in FOLDS if f not in counts]:
+                raise ConfigError(f"fold {name} leaves no gene to {missing[0]} on: " + ", ".join(
+                    f"{n:,} {f}" for f, n in counts.items()) + "; choose other chromosomes or a smaller guard")
             self.tell(f"fold {name}: " + ", ".join(f"{counts.get(f, 0):,} {f}" for f in ("train", "valid", "test")))
         with torch.device("meta"):  # a model that cannot be built says so before the first hour, not after
             for label, entry in self.config.models.items():
@@ -287,6 +291,9 @@ class Compare:
                 raise ConfigError(f"models.{label}.candidates needs a path: the run has no tracks to call peaks on")
             elements = merge(pd.concat([call_peaks(t, sizes, method="local")[["chrom", "start", "end"]]
                                         for t in tracks], ignore_index=True))
+            if not len(elements):
+                raise ConfigError(f"models.{label}.candidates: no peak was called on the {len(tracks)} tracks of the "
+                                  "run; give a table of elements, candidates.path")
         return CandidateStore(store, elements, CandidateSpec(**given.model_dump(exclude={"path", "columns"})))
 
     def _arguments(self, label: str, store: WindowStore | CandidateStore) -> dict[str, Any]:

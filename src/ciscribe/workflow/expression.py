@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy import ndarray
 from torch import nn
-from torch.utils.data import DataLoader
 
 from ciscribe.config import ModelConfig, TrainConfig
-from ciscribe.data.windows import WindowStore, loader
+from ciscribe.data.windows import Examples, WindowStore, loader
 from ciscribe.errors import ConfigError
 from ciscribe.models import registry
 from ciscribe.train.baselines import features, run_baselines
@@ -20,23 +19,6 @@ from ciscribe.train.fit import FitSpec, fit, start_at_mean
 from ciscribe.train.tasks import Expression
 
 _CALIBRATION = 2000  # training windows from which the scales of a mask are read
-
-
-class Examples(Protocol):
-    """Genes to train on: a window store, or candidate elements cut from one."""
-
-    targets: ndarray
-    track_names: list[str]
-    target_names: list[str]
-    covariate_names: list[str]
-
-    def rows(self, fold: str) -> ndarray:
-        """Row numbers of the genes of a fold."""
-        ...
-
-    def batch(self, rows: Any, shift: Any = None) -> Any:
-        """Examples of some rows."""
-        ...
 
 
 def model_arguments(store: Examples, model: ModelConfig, *, resolution: int | None = None) -> dict[str, Any]:
@@ -91,14 +73,10 @@ def fit_genes(model: nn.Module, store: Examples, plan: TrainConfig, *, batch_siz
         Of checkpoints.
     """
     spec = FitSpec(task=Expression(**plan.loss.model_dump()), **plan.model_dump(exclude={"loss"}))
-    return fit(model, _loader(store, "train", spec.batch_size, shuffle=True, max_shift=spec.max_shift, seed=seed,
-                              n_workers=spec.n_workers),
-               _loader(store, "valid", batch_size, n_workers=spec.n_workers), spec, folder=folder, seed=seed,
+    return fit(model, loader(store, "train", spec.batch_size, shuffle=True, max_shift=spec.max_shift, seed=seed,
+                             n_workers=spec.n_workers),
+               loader(store, "valid", batch_size, n_workers=spec.n_workers), spec, folder=folder, seed=seed,
                identity=identity, progress=progress, tell=tell)
-
-
-def _loader(store: Any, *args: Any, **options: Any) -> DataLoader:
-    return loader(store, *args, **options)
 
 
 def baseline_predictions(store: WindowStore, *, n_covariates: int = 0, names: Sequence[str] | None = None,
