@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from ciscribe.errors import SchemaError
 from ciscribe.plot.style import (
@@ -27,6 +27,7 @@ from ciscribe.plot.style import (
     style,
 )
 
+_SHARE = FuncFormatter(lambda share, _: f"{100 * share:g} %")
 _BP = FuncFormatter(lambda bp, _: f"{bp / 1000:.3g} kb" if bp >= 1000 else f"{bp:g} bp")
 _NAME = 170  # points left of the axes for names
 
@@ -112,4 +113,4 @@ def _scale(ax: Axes, scale: str, values: np.ndarray) -> None:
     ax.set_xscale("log")
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(np.sort(values))
-    ax.xaxis.set_major_formatter(_BP if scale == "bp" else PercentFormatter(1, decimals=None))
+    ax.xaxis.set_major_formatter(_BP if scale == "bp" else _SHARE)

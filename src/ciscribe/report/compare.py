@@ -56,19 +56,20 @@ def write_compare_report(path: Path, title: str, summary: pd.DataFrame, tables: 
 
 def table_section(summary: pd.DataFrame, reference: str) -> Section:
     """Every model with its spread and its gain."""
-    rows = [[row["model"], number_text(row["pearson"]), number_text(row["pearson_sd_folds"]),
-             number_text(row["pearson_sd_seeds"]), number_text(row["spearman"]), number_text(row["mse"]),
-             number_text(row["across_target"]), number_text(row["ensemble"]), _gain(row, "gain"),
-             number_text(row.get("p")), number_text(row["slope"], 2), count_text(row["parameters"]),
-             count_text(row["seconds"]), count_text(row["n_fits"])] for row in summary.to_dict("records")]
+    rows = [[row["model"], number_text(row["pearson"]), _gain(row, "gain"), number_text(row.get("p")),
+             number_text(row["pearson_sd_folds"]), number_text(row["pearson_sd_seeds"]), number_text(row["ensemble"]),
+             count_text(row["n_fits"])] for row in summary.to_dict("records")]
+    others = [[row["model"], number_text(row["spearman"]), number_text(row["mse"]), number_text(row["mae"]),
+               number_text(row["across_target"]), number_text(row["slope"], 2), count_text(row["parameters"]),
+               count_text(row["seconds"])] for row in summary.to_dict("records")]
     lead = ("Means over targets, seeds and folds; r is over the genes of a fold. ± is the standard deviation over "
             "folds (of the means of seeds) and over seeds (mean over folds). Ensemble: r of the mean of the seeds' "
             f"predictions. Gain over {reference} on the same folds, with its 95 % interval: genes are resampled "
             "within folds, the same for all models; p is two-sided and not corrected for the number of models. Slope "
             "of measured on predicted: 1 is calibrated.")
-    return Section("Results", "results", lead, table_html(
-        ["model", "r", "± folds", "± seeds", "ρ", "MSE", "r across targets", "r, ensemble", "gain in r", "p", "slope",
-         "parameters", "seconds", "fits"], rows, strong=True))
+    body = table_html(["model", "r", "gain in r", "p", "± folds", "± seeds", "ensemble", "fits"], rows, strong=True)
+    body += table_html(["model", "ρ", "MSE", "MAE", "across targets", "slope", "parameters", "s a fit"], others)
+    return Section("Results", "results", lead, body)
 
 
 def across_section(differences: pd.DataFrame, reference: str) -> Section | None:
@@ -100,27 +101,28 @@ def fold_section(fits: pd.DataFrame, summary: pd.DataFrame, reference: str) -> S
 def curve_sections(tables: Mapping[str, pd.DataFrame], shown: Sequence[str]) -> list[Section]:
     """Tenths of expression, calibration, rate–distortion, truncation."""
     found = []
-    for name, title, lead, given in (
-            ("deciles", "By level of expression",
-             "Correlation among genes of about the same measured level, from the lowest tenth to the highest. A model "
-             "that only tells silent genes from active ones has nothing left here.",
-             {"x": "decile", "y": "r", "xlabel": "tenth of measured expression", "ylabel": "Pearson r within"}),
-            ("calibration", "Calibration",
-             "Mean of what was measured where the model says so much; on the line, a prediction means what it says.",
-             {"x": "predicted", "y": "observed", "xlabel": "predicted, mean of a tenth", "ylabel": "measured",
-              "diagonal": True}),
-            ("rate", "Rate–distortion",
-             "Accuracy when the model sees only the share of each window that matters most to it (by its mask; models "
-             "without one by the gradient). High on the left: little is needed, and the model knows what.",
-             {"x": "fraction", "y": "pearson", "xlabel": "share of the window that is seen", "ylabel": "Pearson r",
-              "scale": "share"}),
-            ("truncation", "Truncation",
-             "Accuracy when everything beyond a distance is hidden at test. A flat line to the left: what is far away "
-             "is not used.",
-             {"x": "window_bp", "y": "pearson", "xlabel": "window that is seen around the TSS", "ylabel": "Pearson r",
-              "scale": "bp"})):
+    curves: list[tuple[str, str, str, dict[str, Any]]] = [
+        ("deciles", "By level of expression",
+         "Correlation among genes of about the same measured level, from the lowest tenth to the highest. A model "
+         "that only tells silent genes from active ones has nothing left here.",
+         {"x": "decile", "y": "r", "xlabel": "tenth of measured expression", "ylabel": "Pearson r within"}),
+        ("calibration", "Calibration",
+         "Mean of what was measured where the model says so much; on the line, a prediction means what it says.",
+         {"x": "predicted", "y": "observed", "xlabel": "predicted, mean of a tenth", "ylabel": "measured",
+          "diagonal": True}),
+        ("rate", "Rate–distortion",
+         "Accuracy when the model sees only the share of each window that matters most to it (by its mask; models "
+         "without one by the gradient). High on the left: little is needed, and the model knows what.",
+         {"x": "fraction", "y": "pearson", "xlabel": "share of the window that is seen", "ylabel": "Pearson r",
+          "scale": "share"}),
+        ("truncation", "Truncation",
+         "Accuracy when everything beyond a distance is hidden at test. A flat line to the left: what is far away "
+         "is not used.",
+         {"x": "window_bp", "y": "pearson", "xlabel": "window that is seen around the TSS", "ylabel": "Pearson r",
+          "scale": "bp"})]
+    for name, title, lead, given in curves:
         table = tables[name]
-        if table["model"].isin(list(shown)).any():
+        if bool(table["model"].isin(list(shown)).to_numpy().any()):
             figure = plot_lines(table, models=shown, **given)
             found.append(Section(title, name, lead, figure_html(figure, name, None, title)))
     return found

@@ -289,8 +289,8 @@ class Compare:
             tracks = read_tracks(self.base)
             if not tracks:
                 raise ConfigError(f"models.{label}.candidates needs a path: the run has no tracks to call peaks on")
-            elements = merge(pd.concat([call_peaks(t, sizes, method="local")[["chrom", "start", "end"]]
-                                        for t in tracks], ignore_index=True))
+            called = pd.concat([call_peaks(t, sizes, method="local") for t in tracks], ignore_index=True)
+            elements = merge(pd.DataFrame(called[["chrom", "start", "end"]]))
             if not len(elements):
                 raise ConfigError(f"models.{label}.candidates: no peak was called on the {len(tracks)} tracks of the "
                                   "run; give a table of elements, candidates.path")
@@ -318,8 +318,9 @@ class Compare:
         left = pd.Series([f.model for f in self.fits() if not self.is_done(f)], dtype=object).value_counts()
         rows = []
         for label in self.config.models:
-            if not (n := int(left.get(label, 0))):
+            if label not in left:
                 continue
+            n = int(left[label])
             if self.config.models[label].name in baselines.CARDS:
                 rows.append({"model": label, "fits": n})
                 continue
@@ -385,9 +386,9 @@ class Compare:
         facts: dict[str, Any] = {"fingerprint": self.fingerprint(fit), "model": fit.model, "fold": fit.fold,
                                  "seed": fit.seed}
         curves: dict[str, Any] = {"rate": [], "truncation": []}
-        saved: Callable[[Path], None] | None = None
+        model, arguments = None, {}
         checkpoints = self.folder / "checkpoints" / fit.folder.relative_to("fits")
-        if entry.name in baselines.CARDS:
+        if isinstance(store, WindowStore) and entry.name in baselines.CARDS:
             threads = 1 if self.n_jobs > 1 else torch.get_num_threads()
             predicted = baseline_predictions(store, n_covariates=len(covariate_columns(self.variant(fit.model))),
                                              names=[entry.name], seed=fit.seed, n_jobs=threads)[entry.name]
@@ -406,17 +407,14 @@ class Compare:
                 curves = {"rate": rate_curve(oracle, store, test, self.config.fractions, batch_size=batch_size),
                           "truncation": truncation_curve(oracle, store, test, self._widths(store.spec.length),
                                                          batch_size=batch_size)}
-
-            def saved(folder: Path) -> None:
-                registry.save(folder, entry.name, model, arguments, tracks=store.track_names,
-                              targets=store.target_names, covariates=store.covariate_names, seed=fit.seed)
         facts |= {"seconds": round(time.perf_counter() - begin, 1), "n_test": len(test),
                   "valid_pearson": float(spread(store.targets, [Fitted("", 0, valid, at_valid)])["pearson"].iloc[0])}
         with atomic_folder(self.folder / fit.folder) as temporary:
             np.savez_compressed(temporary / "predictions.npz", rows=test, predicted=at_test.astype(np.float32))
             write_json(temporary / "curves.json", curves)
-            if saved is not None:
-                saved(temporary / "model")
+            if model is not None:
+                registry.save(temporary / "model", entry.name, model, arguments, tracks=store.track_names,
+                              targets=store.target_names, covariates=store.covariate_names, seed=fit.seed)
             write_json(temporary / "facts.json", facts | {"provenance": provenance(seed=fit.seed)})
         shutil.rmtree(checkpoints, ignore_errors=True)
         return facts
@@ -462,8 +460,9 @@ class Compare:
             per_fold = table.groupby("fold", sort=False)
             mean = per_fold[["pearson", "spearman", "mse", "mae", "across_target"]].mean()
             cal = calibration(observed, fits[m])
-            gain = by_model[m].iloc[0][["gain", "gain_low", "gain_high", "p"]].to_dict() if m in by_model else {}
-            own = about[about["model"] == m]
+            gain = ({k: float(by_model[m][k].to_numpy()[0]) for k in ("gain", "gain_low", "gain_high", "p")}
+                    if m in by_model else {})
+            own = about.loc[about["model"] == m]
             rows.append({
                 "model": m, "method": self.config.models[m].name, "n_fits": len(table), "n_folds": len(mean),
                 "n_seeds": int(per_fold["seed"].nunique().max()), **mean.mean().to_dict(),
@@ -471,7 +470,7 @@ class Compare:
                 "pearson_sd_seeds": float(per_fold["pearson"].std().mean()),
                 "ensemble": float(spread(observed, ensemble(fits[m])).groupby("fold")["pearson"].mean().mean()),
                 **gain, "slope": float(cal["slope"].iloc[0]),
-                "parameters": own["parameters"].iloc[0] if "parameters" in own else np.nan,
+                "parameters": own["parameters"].to_numpy()[0] if "parameters" in own else np.nan,
                 "seconds": float(own["seconds"].mean())})
         summary = pd.DataFrame(rows).sort_values("pearson", ascending=False, ignore_index=True)
         summary = summary.astype({"parameters": "Int64"})
