@@ -54,6 +54,9 @@ class FitSpec:
     ----------
     epochs, batch_size
         Passes over the training genes, and genes a step.
+    steps
+        Of the optimizer, instead of `epochs`; the last epoch then ends, and is validated, after a part of the genes.
+        None counts epochs.
     learning_rate, final_learning_rate, weight_decay, betas
         AdamW. The rate rises over `warmup` (fraction of all steps) from a fiftieth and falls to
         `final_learning_rate`. None: a fifth of `learning_rate`, as Seq2Exp was published.
@@ -90,6 +93,7 @@ class FitSpec:
     """
 
     epochs: int = 10
+    steps: int | None = None
     batch_size: int = 8
     learning_rate: float = 5e-4
     final_learning_rate: float | None = None
@@ -161,6 +165,8 @@ class _Trainee(L.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if self.spec.steps is not None and self.trainer.global_step >= self.spec.steps:
+            self.trainer.should_stop = True  # and validate; Lightning's own max_steps does not, and cannot resume
         if self.averaged is None:
             return
         step = 1.0 if self.trainer.global_step <= 1 else 1 - self.spec.average
@@ -192,9 +198,15 @@ class _Trainee(L.LightningModule):
         optimizer = torch.optim.AdamW([{"params": [p for p in trained if p.ndim > 1], "weight_decay": s.weight_decay},
                                        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}],
                                       lr=s.learning_rate, betas=s.betas, fused=True)  # 5 times as fast on a CPU
-        total = max(1, int(self.trainer.estimated_stepping_batches))
+        total = s.steps or max(1, int(self.trainer.estimated_stepping_batches))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(s, step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None,
+                                    gradient_clip_algorithm: str | None = None) -> None:
+        # Lightning refuses to clip a fused optimizer under bf16, for the sake of a loss scale that bf16 does not have
+        trained = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(trained, self.spec.gradient_clip)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["identity"] = self.identity
@@ -359,8 +371,10 @@ def _fit(model: nn.Module, train: DataLoader, valid: DataLoader, spec: FitSpec, 
     if progress:
         callbacks.append(RichProgressBar())
     bf16 = spec.precision == "bf16" or (spec.precision == "auto" and device.type == "cuda")
+    n_steps = -(-len(train) // spec.n_devices)
     trainer = L.Trainer(
-        max_epochs=spec.epochs, accelerator="gpu" if device.type == "cuda" else "cpu", devices=spec.n_devices,
+        max_epochs=spec.epochs if spec.steps is None else -(-spec.steps // n_steps),
+        accelerator="gpu" if device.type == "cuda" else "cpu", devices=spec.n_devices,
         strategy="ddp_spawn" if spec.n_devices > 1 else "auto", precision="bf16-mixed" if bf16 else "32-true",
         gradient_clip_val=spec.gradient_clip, callbacks=callbacks, logger=False,
         enable_checkpointing=folder is not None, enable_progress_bar=progress, enable_model_summary=False,
