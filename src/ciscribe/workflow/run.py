@@ -42,6 +42,7 @@ from ciscribe.workflow.steps import Job, file_state
 
 _BENCHMARKS = ("benchmark.parquet", "benchmark_curves.parquet", "benchmark_links.parquet")
 _MACHINE = ("device", "n_devices", "n_workers", "n_threads")  # a run may move to another machine
+_CALIBRATION = 2**28  # signal values that a mask is calibrated on, at most: 1 GiB
 _CHECKSUM_BELOW = 2 * 2**30  # bytes; larger inputs are named by size and time only
 
 
@@ -159,7 +160,8 @@ class Run(Job):
         model = registry.create(c.model.name, **arguments)
         train = store.rows("train")
         if hasattr(model, "calibrate") and store.track_names:
-            sample = train[:: max(1, len(train) // 2000)]
+            n = max(1, min(2000, _CALIBRATION // (len(store.track_names) * store.spec.n_bins)))
+            sample = train[:: max(1, len(train) // n)]
             model.calibrate(torch.from_numpy(store.read_signals(sample)))  # type: ignore[operator]
         start_at_mean(model, store.targets[train].mean(axis=0))
         n = sum(p.numel() for p in model.parameters())
@@ -211,7 +213,7 @@ class Run(Job):
         store, spec = self.store, self.store.spec
         half = max(spec.half_width, spec.context_half_width)
         resolution = next(r for r in (128, 64, 32, 16, 8, 4, 2, 1) if 2 * half % r == 0)
-        extra = len(self.config.data.covariates)
+        extra = len(self.config.data.covariate_names)
         reverse = (store.genes["strand"] == "-").to_numpy() & (not spec.strand_aware)
         parts, names = [], []
         for i in range(0, len(store), 1024):
