@@ -168,6 +168,7 @@ class TrainConfig(_Part):
     epochs: int = Field(default=10, ge=1)
     steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=8, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=5e-4, gt=0)
     final_learning_rate: float | None = None
     weight_decay: float = Field(default=1e-6, ge=0)

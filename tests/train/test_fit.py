@@ -366,6 +366,30 @@ def test_fit__steps_are_what_the_rate_falls_over(store, tmp_path, monkeypatch):
     assert set(totals) == {7}
 
 
+def test_fit__accumulated_batches_make_the_step_of_one_large_batch(store, tmp_path):
+    rows = store.rows("train")[:18].tolist()
+    weights = []
+    for name, size, accumulate in (("large", 6, 1), ("small", 2, 3)):
+        torch.manual_seed(0)
+        model = Mean()
+        spec = FitSpec(epochs=2, batch_size=size, accumulate=accumulate, learning_rate=1e-2, average=0.5, device="cpu",
+                       task=Expression("mse"))
+        fit(model, loader(store, rows, size), loader(store, "valid", 4), spec, folder=tmp_path / name, progress=False)
+        weights.append(model.state_dict())
+    for key, large in weights[0].items():
+        torch.testing.assert_close(weights[1][key], large)
+
+
+def test_fit__steps_of_accumulated_batches(store, tmp_path):
+    lines = []
+    spec = FitSpec(steps=5, batch_size=5, accumulate=3, device="cpu")  # 19 genes: 4 batches, 2 steps an epoch
+    model = Mean()
+    _, log = train(store, model, spec, tmp_path, tell=lines.append)
+    assert [line.split(":")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert len(model.seen) == 4 + 4 + 3
+    assert len(log) == 3
+
+
 def test_fit__bf16_trains_and_clips(store, tmp_path):
     lengths = []
 

@@ -53,7 +53,10 @@ class FitSpec:
     Parameters
     ----------
     epochs, batch_size
-        Passes over the training genes, and genes a step.
+        Passes over the training genes, and genes that go through the model together.
+    accumulate
+        Batches whose mean gradient makes one step of the optimizer, which then sees ``accumulate · batch_size`` genes:
+        for batches that memory does not hold.
     steps
         Of the optimizer, instead of `epochs`; the last epoch then ends, and is validated, after a part of the genes.
         None counts epochs.
@@ -95,6 +98,7 @@ class FitSpec:
     epochs: int = 10
     steps: int | None = None
     batch_size: int = 8
+    accumulate: int = 1
     learning_rate: float = 5e-4
     final_learning_rate: float | None = None
     weight_decay: float = 1e-6
@@ -125,6 +129,7 @@ class _Trainee(L.LightningModule):
         self.averaged = copy.deepcopy(model).requires_grad_(False) if spec.average else None
         self._norms: list[nn.Module] = [m for m in model.modules() if isinstance(m, _NORMS)]
         self._fixed = fixed
+        self._averaged_step = 0
         self.error = ""  # the column of the log that is minimized
         self._sums: dict[str, Tensor | float] = {}
         self._n_seen = 0
@@ -167,8 +172,9 @@ class _Trainee(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self.spec.steps is not None and self.trainer.global_step >= self.spec.steps:
             self.trainer.should_stop = True  # and validate; Lightning's own max_steps does not, and cannot resume
-        if self.averaged is None:
+        if self.averaged is None or self.trainer.global_step == self._averaged_step:
             return
+        self._averaged_step = self.trainer.global_step
         step = 1.0 if self.trainer.global_step <= 1 else 1 - self.spec.average
         with torch.no_grad():
             for mine, theirs in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
@@ -371,13 +377,13 @@ def _fit(model: nn.Module, train: DataLoader, valid: DataLoader, spec: FitSpec, 
     if progress:
         callbacks.append(RichProgressBar())
     bf16 = spec.precision == "bf16" or (spec.precision == "auto" and device.type == "cuda")
-    n_steps = -(-len(train) // spec.n_devices)
+    n_steps = -(-len(train) // (spec.n_devices * spec.accumulate))
     trainer = L.Trainer(
         max_epochs=spec.epochs if spec.steps is None else -(-spec.steps // n_steps),
         accelerator="gpu" if device.type == "cuda" else "cpu", devices=spec.n_devices,
         strategy="ddp_spawn" if spec.n_devices > 1 else "auto", precision="bf16-mixed" if bf16 else "32-true",
-        gradient_clip_val=spec.gradient_clip, callbacks=callbacks, logger=False,
-        enable_checkpointing=folder is not None, enable_progress_bar=progress, enable_model_summary=False,
+        accumulate_grad_batches=spec.accumulate, gradient_clip_val=spec.gradient_clip, callbacks=callbacks,
+        logger=False, enable_checkpointing=folder is not None, enable_progress_bar=progress, enable_model_summary=False,
         num_sanity_val_steps=0, use_distributed_sampler=False)
     resume = None if folder is None else _checked(folder / "last.ckpt")
     on_interrupt = signal.getsignal(signal.SIGINT)
