@@ -20,10 +20,15 @@ SLOTS, LENGTH, MIDDLE = layout.N_SEGMENTS, layout.LENGTH, layout.N_SEGMENTS // 2
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    """What a store is made of, read from the published files."""
-    folder = tmp_path_factory.mktemp("segments")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("segments") / "GeneExp"
     layout.write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def parts(folder):
+    """What a store is made of, read from the published files."""
     inter = folder / "promo_enhan_inter"
     expression = read_expression(inter / layout.EXPRESSION, gene_id="ENSID", transform="log10p1",
                                  columns={"K562": ["K562_CAGE_128*3_sum"]})
@@ -108,6 +113,20 @@ def test_fit__epinformer_trains_on_the_published_file(store):
     assert np.isfinite(predicted).all()
     attention = trained.attention(torch.eye(5)[store.batch([2]).codes.long()][..., :4].mT, store.batch([2]).signals)
     assert attention.shape == (1, 2, SLOTS, SLOTS)
+
+
+def test_how_to__its_program_runs_on_the_miniature(root, folder, monkeypatch, capsys):
+    page = (root / "docs" / "howto" / "reproduce-published-table.md").read_text()
+    program = page.split("EPInformer on its own file")[1].split("```python\n")[1].split("```")[0]
+    small = {"n_covariates=9": f"n_covariates=9, length={LENGTH}, channels=(13, 11, 6), n_layers=2, n_heads=3",
+             "epochs=100": "epochs=2, device='cpu'", "n_workers=4": "n_workers=0", "Oracle(model)":
+             "Oracle(model, device='cpu')"}
+    for theirs, ours in small.items():
+        assert theirs in program
+        program = program.replace(theirs, ours)
+    monkeypatch.chdir(folder.parent)
+    exec(compile(program, "how-to", "exec"), {})
+    assert "'pearson'" in capsys.readouterr().out
 
 
 def test_loader__same_for_any_number_of_workers(store):

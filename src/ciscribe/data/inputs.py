@@ -61,11 +61,10 @@ def add_features(genes: pd.DataFrame, config: RunConfig) -> pd.DataFrame:
     for part in config.data.features:
         path = Path(config.data.root) / part.path
         table = read_gene_features(path, part.columns, gene_id=part.gene_id, geometric_mean=part.geometric_mean)
-        absent = ~genes["gene_id"].isin(list(table.index))
-        if absent.any():
-            raise InputError(f"gene features {path} lack {int(absent.sum()):,} of {len(genes):,} genes; first: "
-                             f"{genes['gene_id'][absent].iloc[0]}; complete the table, or leave the genes out of the "
-                             "gene table")
+        known = set(table.index)
+        if absent := [gene for gene in genes["gene_id"] if gene not in known]:
+            raise InputError(f"gene features {path} lack {len(absent):,} of {len(genes):,} genes; first: {absent[0]}; "
+                             "complete the table, or leave the genes out of the gene table")
         if twice := [c for c in table.columns if c in genes.columns]:
             raise ConfigError(f"data.features: {path} gives '{twice[0]}', which the genes have already; name it once "
                               "(a column of the gene table is a covariate by data.covariates)")
