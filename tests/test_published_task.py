@@ -249,6 +249,7 @@ def test_build__nan_of_some_genes_is_read_as_0(root, download, tmp_path):
         return {keys_of(file)[1]: np.full(2 * layout.HALF, np.nan)}
 
     store = break_and_build(root, download, tmp_path, edit_hic("chr2", some))
+    assert store.meta["contacts_missing"] == pytest.approx(1 / 42)
     signals = store.read_signals(store.rows("valid"))
     assert (signals[1, 2] == 0).all()
     assert (signals[2, 2] > 0).all()

@@ -19,6 +19,10 @@ def folder(tmp_path):
     return tmp_path
 
 
+def runs_of(contacts, genes, half_width):
+    return {row: runs for row, runs, _ in contacts.read(genes, half_width)}
+
+
 def spread(runs, tss, half):
     """One number a base of the window."""
     out = np.zeros(2 * half)
@@ -31,8 +35,9 @@ def test_read__gives_every_gene_what_its_file_holds(folder):
     mixed = GENES.sample(frac=1, random_state=0)
     contacts = GeneContacts(f"{folder}/hic_feat_{{chrom}}.h5")
     found = list(contacts.read(mixed, 100))
-    assert sorted(row for row, _ in found) == list(range(42))
-    for row, runs in found:
+    assert sorted(row for row, *_ in found) == list(range(42))
+    for row, runs, missing in found:
+        assert missing == 0
         gene = mixed.iloc[row]
         expected = layout.contact(gene["chrom"], int(gene["tss"]))
         np.testing.assert_allclose(spread(runs, int(gene["tss"]), layout.HALF), expected, rtol=1e-6)
@@ -47,8 +52,8 @@ def test_read__one_file_of_all_chromosomes(folder):
             with h5py.File(folder / f"hic_feat_{chrom}.h5") as part:
                 for key in part:
                     part.copy(key, file)
-    apart = dict(GeneContacts(f"{folder}/hic_feat_{{chrom}}.h5").read(GENES, 7))
-    together = dict(GeneContacts(f"{folder}/all.h5").read(GENES, 7))
+    apart = runs_of(GeneContacts(f"{folder}/hic_feat_{{chrom}}.h5"), GENES, 7)
+    together = runs_of(GeneContacts(f"{folder}/all.h5"), GENES, 7)
     for row, runs in apart.items():
         assert all(np.array_equal(a, b) for a, b in zip(runs, together[row], strict=True))
     with pytest.raises(InputError, match=r"have no chromosome 'chrY', on which 42 genes lie; did you mean 'chr.'"):
@@ -63,7 +68,9 @@ def test_read__nan_is_0_up_to_the_share_that_is_allowed(folder):
         del file[key]
         file[key] = values
     own = GENES[GENES["chrom"] == "chr3"]
-    runs = dict(GeneContacts(f"{folder}/hic_feat_{{chrom}}.h5").read(own, 100))[1]
+    found = {row: (runs, share) for row, runs, share in GeneContacts(f"{folder}/hic_feat_{{chrom}}.h5").read(own, 100)}
+    assert [share for _, share in found.values()] == [0, 140 / 262, 0, 0, 0]
+    runs, _ = found[1]
     np.testing.assert_allclose(spread(runs, int(own["tss"].iloc[1]), layout.HALF), np.nan_to_num(values), rtol=1e-6)
     strict = GeneContacts(f"{folder}/hic_feat_{{chrom}}.h5", max_missing=0.1)
     with pytest.raises(InputError, match=f"1 of 5 genes are NaN on more than half of their window; first: {key}"):
@@ -76,7 +83,7 @@ def test_read__a_gene_without_contacts_has_no_runs(folder):
     with h5py.File(folder / "hic_feat_chr3.h5", "a") as file:
         del file[key]
         file[key] = np.zeros(2 * layout.HALF)
-    assert [len(column) for column in dict(GeneContacts(f"{folder}/hic_feat_chr3.h5").read(own, 11))[0]] == [0, 0, 0]
+    assert [len(column) for column in runs_of(GeneContacts(f"{folder}/hic_feat_chr3.h5"), own, 11)[0]] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(("array", "says"), [

@@ -381,8 +381,7 @@ class WindowStore:
             codes.flush()
             _write_runs(temporary, tracks, chroms)
             _write_blacklist(temporary, blacklist, chroms)
-            if contacts is not None:
-                _write_contacts(temporary, contacts, genes, spec.half_width)
+            missing = None if contacts is None else _write_contacts(temporary, contacts, genes, spec.half_width)
             for name in covariates:
                 if name not in genes.columns or not pd.api.types.is_numeric_dtype(genes[name]):
                     numbers = genes.select_dtypes("number").columns
@@ -400,6 +399,7 @@ class WindowStore:
                 "format": VERSION, "spec": asdict(spec), "chroms": chroms, "sizes": lengths, "offsets": offsets,
                 "tracks": [t.name for t in tracks] + (["contact"] if spec.contact else [])
                 + ([contacts.name] if contacts is not None else []), "contacts": contacts is not None,
+                "contacts_missing": missing,
                 "units": [t.units for t in tracks], "targets": list(expression.columns),
                 "covariates": list(covariates), "provenance": provenance(**(facts or {}))})
             store = cls(temporary)
@@ -460,18 +460,20 @@ def _write_runs(folder: Path, tracks: Sequence[Track], chroms: Sequence[str]) ->
     np.save(folder / "bounds.npy", bounds)
 
 
-def _write_contacts(folder: Path, contacts: GeneContacts, genes: pd.DataFrame, half_width: int) -> None:
-    """Runs of all genes one after the other, and of each gene the first and the one after its last."""
+def _write_contacts(folder: Path, contacts: GeneContacts, genes: pd.DataFrame, half_width: int) -> float:
+    """Runs of all genes one after the other, and of each gene the first and the one after its last; share of NaN."""
     bounds = np.zeros((len(genes), 2), dtype=np.int64)
-    at = 0
+    at, missing = 0, 0.0
     with ExitStack() as stack:
         files = [stack.enter_context(open(folder / f"contact_{part}.bin", "wb")) for part, _ in _RUN_PARTS]
-        for row, runs in contacts.read(genes, half_width):
+        for row, runs, share in contacts.read(genes, half_width):
             for file, column, (_, dtype) in zip(files, runs, _RUN_PARTS, strict=True):
                 file.write(column.astype(dtype).tobytes())
             bounds[row] = at, at + len(runs.start)
             at += len(runs.start)
+            missing += share / len(genes)
     np.save(folder / "contact_bounds.npy", bounds)
+    return missing
 
 
 def _write_blacklist(folder: Path, blacklist: pd.DataFrame | None, chroms: Sequence[str]) -> None:

@@ -51,7 +51,7 @@ class GeneContacts:
         """Path of the file of a chromosome."""
         return self.path.replace("{chrom}", chrom)
 
-    def read(self, genes: pd.DataFrame, half_width: int) -> Iterator[tuple[int, Runs]]:
+    def read(self, genes: pd.DataFrame, half_width: int) -> Iterator[tuple[int, Runs, float]]:
         """Contacts of every gene, one array in memory at a time.
 
         Parameters
@@ -63,9 +63,9 @@ class GeneContacts:
 
         Yields
         ------
-        int, Runs
-            Row of the gene (a chromosome's genes together) and its contacts, in bp of the chromosome; what is 0 or
-            NaN has no run.
+        int, Runs, float
+            Row of the gene (a chromosome's genes together); its contacts, in bp of the chromosome, where what is 0 or
+            NaN has no run; and the share of its window that is NaN.
 
         Raises
         ------
@@ -88,14 +88,15 @@ class GeneContacts:
                     width = _same_width(file[key], f"'{key}' in {path}", width, half_width)
                     values = np.asarray(file[key], dtype=np.float32)
                     absent = np.isnan(values)
-                    if absent.mean() > 0.5:
+                    share = float(absent.mean())
+                    if share > 0.5:
                         missing.append(key)
                     values = np.where(absent, np.float32(0), values)
                     bad = ~np.isfinite(values) | (values < 0)
                     if bad.any():
                         raise InputError(f"{_WHAT} '{key}' in {path}: {int(bad.sum()):,} of {len(bad):,} values are "
                                          f"negative or infinite; first: {values[bad][0]} at base {int(bad.argmax())}")
-                    yield int(row), _runs(values, int(tss) - len(values) // 2)
+                    yield int(row), _runs(values, int(tss) - len(values) // 2), share
             if len(missing) > self.max_missing * len(keys):
                 raise InputError(f"{_WHAT} {path}: {len(missing):,} of {len(keys):,} genes are NaN on more than half "
                                  f"of their window; first: {missing[0]}; NaN is read as 0, so this file says little; "
