@@ -89,6 +89,19 @@ def test_store__a_far_candidate_is_a_free_slot(parts):
     assert (batch.signals[0][:, free] == 0).all()
 
 
+def test_cut__takes_away_what_reaches_beyond(store):
+    whole = store.batch([3])  # candidates at 2, 3, 4, 5, 6 and 100 kb
+    cut = store.cut(whole, 2 * 4_000 + LENGTH)
+    slots = cut.codes[0].reshape(SLOTS, LENGTH)
+    assert cut.keep[0, :6].tolist() == [1, 1, 1, 1, 0, 0]  # the last slot is free
+    assert torch.equal(slots[:4], whole.codes[0].reshape(SLOTS, LENGTH)[:4])
+    assert (slots[4:] == 4).all()
+    assert (cut.signals[0, :, 4:] == 0).all()
+    narrow = store.cut(whole, 21).codes[0].reshape(SLOTS, LENGTH)[MIDDLE]
+    assert (narrow != 4).tolist() == [16 <= i < 37 for i in range(LENGTH)]
+    assert not torch.equal(whole.codes, cut.codes)
+
+
 def test_store__without_covariates_and_genes_without_a_fold_left_out(parts):
     segments, expression, fold, _ = parts
     some = {gene: word for gene, word in fold.items() if gene != segments.gene_ids[4]}

@@ -133,3 +133,13 @@ class SegmentStore:
         return Batch(*(torch.from_numpy(np.ascontiguousarray(a)) for a in (
             codes[:, self._order].reshape(len(rows), -1), signals[..., self._order].astype(np.float32),
             self.covariates[rows], self.targets[rows], keep, rows)))
+
+    def cut(self, batch: Batch, window_bp: int) -> Batch:
+        """Take the candidates of a batch away that reach beyond the central `window_bp`, and the promoter's ends."""
+        n, length = self.segments.n_segments, self.segments.length
+        inside = batch.signals[:, 0].abs() * 1000 + length / 2 <= window_bp / 2
+        inside[:, n // 2] = True
+        codes = torch.where(inside.repeat_interleave(length, dim=1), batch.codes, N).unflatten(1, (n, length))
+        codes[:, n // 2, (torch.arange(length) + 0.5 - length / 2).abs() > window_bp / 2] = N
+        return batch._replace(codes=codes.flatten(1), signals=batch.signals * inside.unsqueeze(1),
+                              keep=batch.keep * inside)

@@ -29,6 +29,7 @@ from ciscribe.io.genome import Genome
 from ciscribe.io.tracks import Runs, Track, bin_means, check_build
 from ciscribe.provenance import atomic_folder, provenance, write_json
 from ciscribe.schema import check_expression, check_genes
+from ciscribe.sequence import N
 
 VERSION = 1
 RESOLUTIONS = (1, 4, 8, 10, 16, 32, 64, 128, 256)
@@ -121,6 +122,10 @@ class Examples(Protocol):
 
     def batch(self, rows: Sequence[int] | ndarray, shift: ndarray | None = None) -> Batch:
         """Examples of some rows, in their order."""
+        ...
+
+    def cut(self, batch: Batch, window_bp: int) -> Batch:
+        """The same batch without what lies outside the central `window_bp`."""
         ...
 
 
@@ -314,6 +319,14 @@ class WindowStore:
         return Batch(*(torch.from_numpy(a) for a in (
             self.read_codes(rows, shift), self.read_signals(rows, shift), self.covariates[rows],
             self.targets[rows], self.read_keep(rows, shift), rows)))
+
+    def cut(self, batch: Batch, window_bp: int) -> Batch:
+        """Blank everything outside the central `window_bp` of a batch: N, no signal, closed to the mask."""
+        n_bins = batch.keep.shape[1]
+        middle = (torch.arange(n_bins) + 0.5) * self.spec.resolution - n_bins * self.spec.resolution / 2
+        inside = middle.abs() < window_bp / 2
+        codes = torch.where(inside.repeat_interleave(self.spec.resolution), batch.codes, N)
+        return batch._replace(codes=codes, signals=batch.signals * inside, keep=batch.keep * inside)
 
     @classmethod
     def build(cls, folder: str | Path, genome: Genome, tracks: Sequence[Track], genes: pd.DataFrame,

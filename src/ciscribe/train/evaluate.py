@@ -10,7 +10,6 @@ from rich.progress import track
 
 from ciscribe.data.windows import Batch, Examples, WindowStore
 from ciscribe.oracle import Oracle
-from ciscribe.sequence import N
 from ciscribe.train.metrics import pearson
 
 
@@ -46,19 +45,11 @@ def predict_rows(oracle: Oracle, store: Examples, rows: ndarray, *, batch_size: 
     for i in (track(steps, description="predict") if progress else steps):
         batch = store.batch(rows[i:i + batch_size])
         if window_bp is not None:
-            batch = _cut(batch, window_bp)
+            batch = store.cut(batch, window_bp)
         given = model_inputs(batch)
         out.append(oracle.predict(batch.codes, given["S"], given["covariates"], given["keep"],
                                   batch_size=batch_size).numpy())
     return np.concatenate(out) if out else np.zeros((0, len(store.target_names)), np.float32)
-
-
-def _cut(batch: Batch, window_bp: int) -> Batch:
-    n_bins = batch.keep.shape[1]
-    resolution = batch.codes.shape[1] // n_bins
-    inside = ((torch.arange(n_bins) + 0.5) * resolution - n_bins * resolution / 2).abs() < window_bp / 2
-    codes = torch.where(inside.repeat_interleave(resolution), batch.codes, N)
-    return batch._replace(codes=codes, signals=batch.signals * inside, keep=batch.keep * inside)
 
 
 def truncation_curve(oracle: Oracle, store: WindowStore, rows: ndarray,

@@ -42,7 +42,6 @@ from ciscribe.workflow.steps import Job, file_state
 
 _BENCHMARKS = ("benchmark.parquet", "benchmark_curves.parquet", "benchmark_links.parquet")
 _MACHINE = ("device", "n_devices", "n_workers", "n_threads")  # a run may move to another machine
-_CALIBRATION = 2**28  # signal values that a mask is calibrated on, at most: 1 GiB
 _CHECKSUM_BELOW = 2 * 2**30  # bytes; larger inputs are named by size and time only
 
 
@@ -162,8 +161,7 @@ class Run(Job):
         model = registry.create(c.model.name, **arguments)
         train = store.rows("train")
         if hasattr(model, "calibrate") and store.track_names:
-            n = max(1, min(2000, _CALIBRATION // (len(store.track_names) * store.spec.n_bins)))
-            sample = train[:: max(1, len(train) // n)]
+            sample = train[:: max(1, len(train) // 2000)]
             model.calibrate(torch.from_numpy(store.read_signals(sample)))  # type: ignore[operator]
         start_at_mean(model, store.targets[train].mean(axis=0))
         n = sum(p.numel() for p in model.parameters())
