@@ -56,6 +56,13 @@ def changed(path, value):
     ("split.test", "chr2", r"split\.test: .*valid list; got 'chr2'"),
     ("data.tracks.0.bedgraph", "a.bg", r"data\.tracks\.0: a track has exactly one of bigwig, bedgraph, sites"),
     ("data.tracks.0", {"name": "none"}, "exactly one of bigwig, bedgraph, sites"),
+    ("split", {"valid": ["chr1"]}, "split: name the chromosomes of valid and test, or a table of folds"),
+    ("split.folds", {"path": "f.csv", "column": "fold_1"}, "split: folds says which genes are train, valid and test"),
+    ("split.folds", {"path": "f.csv"}, r"split\.folds\.column: Field required"),
+    ("train.steps", 0, r"train\.steps: .*greater than or equal to 1; got 0"),
+    ("data.contacts", {"path": "{chrom}.h5", "nmae": "x"}, r"data\.contacts\.nmae: unknown key; did you mean 'name'\?"),
+    ("data.contacts", {"path": "{chrom}.h5", "max_missing": 2}, r"data\.contacts\.max_missing: .*less than or equal"),
+    ("data.features", [{"path": "f.csv", "colums": []}], r"data\.features\.0\.colums: unknown key; .*'columns'\?"),
     ("data.expression.transform", "ln", r"data\.expression\.transform: .*'log10p1'.*got 'ln'"),
 ])
 def test_parse_config__names_key_fault_and_value(path, value, says):
@@ -66,6 +73,20 @@ def test_parse_config__names_key_fault_and_value(path, value, says):
     with pytest.raises(ConfigError, match=says) as caught:
         parse_config(raw, "run.yaml")
     assert str(caught.value).startswith("run.yaml cannot be used; 1 fault(s):\n")
+
+
+def test_parse_config__contacts_measured_or_by_distance():
+    raw = changed("data.contacts", {"path": "hic_{chrom}.h5"})
+    assert parse_config(raw).data.contacts is not None
+    with pytest.raises(ConfigError, match=r"data\.contacts reads measured contacts, window\.contact makes them"):
+        parse_config(raw | {"window": {"half_width": 1024, "contact": True}})
+
+
+def test_covariate_names__those_of_the_gene_table_first():
+    raw = changed("data.features", [{"path": "a.csv", "columns": ["gc", "len"], "geometric_mean": {"m": ["x", "y"]}},
+                                    {"path": "b.csv", "columns": ["z"]}])
+    raw["data"]["covariates"] = ["n"]
+    assert parse_config(raw).data.covariate_names == ["n", "gc", "len", "m", "z"]
 
 
 def test_parse_config__tells_every_fault_at_once():
@@ -108,6 +129,7 @@ def test_write_config__read_back_is_the_same(tmp_path):
 def test_configs__every_shipped_one_parses(root):
     kinds = {"worm.yaml": RunConfig, "reporter.yaml": ReporterConfig, "reporter_ecoli.yaml": ReporterConfig,
              "reporter_ecoli_judge.yaml": ReporterConfig, "bench_reporter.yaml": BenchConfig,
+             "human_k562.yaml": RunConfig, "human_gm12878.yaml": RunConfig,
              "links_chr22.yaml": LinksConfig, "compare_worm.yaml": CompareConfig, "compare_demo.yaml": CompareConfig,
              "design_ecoli.yaml": DesignConfig}
     paths = sorted((root / "configs").glob("*.yaml"))

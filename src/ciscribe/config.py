@@ -20,10 +20,10 @@ class _Part(BaseModel):
 
 
 class GenesConfig(_Part):
-    """Gene annotation: GTF, GFF3, BED or a table; `columns` names those of a table without header."""
+    """Gene annotation: GTF, GFF3, BED or a table; `columns` names those of a table without header, or maps ours."""
 
     path: str
-    columns: list[str] | None = None
+    columns: dict[str, str] | list[str] | None = None
 
 
 class ExpressionConfig(_Part):
@@ -61,6 +61,23 @@ class TrackConfig(_Part):
         return self
 
 
+class GeneContactsConfig(_Part):
+    """Contact of every base with the TSS, gene by gene, in HDF5; see `ciscribe.io.gene_contacts`."""
+
+    path: str
+    name: str = "hic"
+    max_missing: float = Field(default=0.5, ge=0, le=1)
+
+
+class FeaturesConfig(_Part):
+    """A table of numbers that describe genes; see `ciscribe.io.genes.read_gene_features`."""
+
+    path: str
+    gene_id: str = "gene_id"
+    columns: list[str] = []
+    geometric_mean: dict[str, list[str]] = {}
+
+
 class DataConfig(_Part):
     """Where the inputs are."""
 
@@ -77,6 +94,15 @@ class DataConfig(_Part):
     covariates: list[str] = []
     gene_features: bool = False
     """Adds length and neighbors of each gene to the covariates; see `ciscribe.data.gene_features`."""
+    features: list[FeaturesConfig] = []
+    """Further covariates, from tables of their own."""
+    contacts: GeneContactsConfig | None = None
+    """A last track: log10(contact + 1) of every base with the TSS."""
+
+    @property
+    def covariate_names(self) -> list[str]:
+        """Every covariate that a table holds, those of the gene table first."""
+        return [*self.covariates, *(name for part in self.features for name in (*part.columns, *part.geometric_mean))]
 
 
 class WindowConfig(_Part):
@@ -94,13 +120,30 @@ class WindowConfig(_Part):
     context_resolution: int = Field(default=1024, gt=0)
 
 
-class SplitConfig(_Part):
-    """Held-out chromosomes or regions; `guard` bp must lie between windows of different folds."""
+class FoldTableConfig(_Part):
+    """A table that says of every gene which fold it is in; see `ciscribe.io.genes.read_folds`."""
 
-    valid: list[str] = Field(min_length=1)
-    test: list[str] = Field(min_length=1)
+    path: str
+    column: str
+    gene_id: str = "gene_id"
+
+
+class SplitConfig(_Part):
+    """Held-out chromosomes or regions, or a table; `guard` bp must lie between windows of different folds."""
+
+    valid: list[str] | None = Field(default=None, min_length=1)
+    test: list[str] | None = Field(default=None, min_length=1)
     train: list[str] | None = None
+    folds: FoldTableConfig | None = None
     guard: int = 0
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "SplitConfig":
+        if self.folds is None and (self.valid is None or self.test is None):
+            raise ValueError("name the chromosomes of valid and test, or a table of folds")
+        if self.folds is not None and (self.valid or self.test or self.train):
+            raise ValueError("folds says which genes are train, valid and test; leave out the lists of chromosomes")
+        return self
 
 
 class ModelConfig(_Part):
@@ -125,7 +168,9 @@ class TrainConfig(_Part):
     """The training plan; see `ciscribe.train.fit.FitSpec`."""
 
     epochs: int = Field(default=10, ge=1)
+    steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=8, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=5e-4, gt=0)
     final_learning_rate: float | None = None
     weight_decay: float = Field(default=1e-6, ge=0)
@@ -497,6 +542,13 @@ class RunConfig(_Part):
     train: TrainConfig = TrainConfig()
     elements: ElementsConfig = ElementsConfig()
     report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="after")
+    def _one_contact(self) -> "RunConfig":
+        if self.data.contacts is not None and self.window.contact:
+            raise ValueError("data.contacts reads measured contacts, window.contact makes them from the distance; "
+                             "leave one out")
+        return self
 
 
 class CandidatesConfig(_Part):

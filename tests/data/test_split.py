@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ciscribe.data.split import apply_guard, assign_folds, chromosome_folds
+from ciscribe.data.split import apply_guard, assign_folds, chromosome_folds, given_folds
 from ciscribe.data.windows import gene_windows
-from ciscribe.errors import ConfigError
+from ciscribe.errors import ConfigError, InputError
 
 
 def genes_at(*places):
@@ -15,6 +15,19 @@ def genes_at(*places):
 
 
 GENES = genes_at(("chrI", 10), ("chrI", 500), ("chrII", 20), ("chrII", 700), ("chrII", 1300), ("chrX", 5))
+
+
+def test_given_folds__genes_that_no_row_names_are_unused():
+    genes = GENES.set_axis([17, 3, 5, 11, 2, 7])
+    fold = given_folds(genes, {"g1": "test", "g0": "train", "g5": "valid", "g9": "train"}, "folds f.csv")
+    assert fold.to_dict() == {17: "train", 3: "test", 5: "unused", 11: "unused", 2: "unused", 7: "valid"}
+    assert fold.name == "fold"
+
+
+def test_given_folds__a_fold_without_any_of_the_genes():
+    with pytest.raises(InputError, match=r"folds f\.csv: none of the 1 genes of the test fold \(first: g9\) is among "
+                                         r"the 6 genes with expression \(first: g0\); check the id version"):
+        given_folds(GENES, {"g0": "train", "g5": "valid", "g9": "test"}, "folds f.csv")
 
 
 def test_assign_folds__by_chromosome_keeps_the_index():

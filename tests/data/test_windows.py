@@ -1,6 +1,7 @@
 import multiprocessing
 import pickle
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 import small_world as small
 from ciscribe.data.windows import RESOLUTIONS, WindowSpec, WindowStore, gene_windows, loader
 from ciscribe.errors import CheckpointError, ConfigError, DataMissingError, InputError, SchemaError
+from ciscribe.io.gene_contacts import GeneContacts
+from ciscribe.io.genome import Genome
 from ciscribe.io.tracks import Runs, Track
 from reference import windows as twin
 
@@ -65,6 +68,59 @@ def test_read__any_gene_shift_and_size_equals_the_twin(store, row, shift, n, res
     signals = store.read_signals([row], np.array([shift]), half_width=half, resolution=resolution, raw=True)
     expected = [twin.window_signal(d, ROWS[row], half, resolution, shift=shift) for d in DENSE]
     np.testing.assert_allclose(signals[0], expected, rtol=1e-6, atol=1e-6)
+
+
+REACH = 131  # bp around the TSS that the contact files cover
+
+
+@pytest.fixture(scope="module")
+def contacts(tmp_path_factory):
+    """Contact files in the published layout, and what they hold as gene → base → contact."""
+    folder, held, rng = tmp_path_factory.mktemp("contacts"), {}, np.random.default_rng(11)
+    for chrom, own in GENES.groupby("chrom"):
+        with h5py.File(folder / f"{chrom}.h5", "w") as file:
+            for gene in own.to_dict("records"):
+                values = np.repeat(rng.integers(0, 8, 14) / 8, 19)[:2 * REACH]
+                file[f"{chrom}_{gene['tss']}"] = values
+                held[gene["gene_id"]] = dict(enumerate(values.tolist(), start=gene["tss"] - REACH))
+    return GeneContacts(f"{folder}/{{chrom}}.h5", name="hic"), held
+
+
+def build_with(folder, spec, contacts):
+    small.build(folder)
+    return WindowStore.build(folder / "store", Genome(folder / "genome.fa"), TRACKS, GENES,
+                             small.make_expression(GENES, TRACKS[0]), spec, contacts=contacts)
+
+
+@pytest.mark.parametrize("strand_aware", [True, False])
+@pytest.mark.parametrize(("resolution", "half"), [(1, 37), (16, 88)])
+def test_batch__contacts_equal_the_per_base_twin(tmp_path, contacts, resolution, half, strand_aware):
+    store = build_with(tmp_path, WindowSpec(half, resolution, strand_aware=strand_aware), contacts[0])
+    assert store.track_names == ["atac", "mark", "hic"]
+    for shift in (None, SHIFT):
+        signals = store.batch(SOME, shift).signals
+        assert signals.shape == (8, 3, 2 * half // resolution)
+        for i, row in enumerate(SOME):
+            how = {"strand_aware": strand_aware, "shift": 0 if shift is None else int(shift[i])}
+            expected = twin.window_gene_contact(contacts[1], ROWS[row], half, resolution, **how)
+            np.testing.assert_allclose(signals[i, 2], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_read_signals__contacts_at_another_width_and_beyond_their_file(tmp_path, contacts):
+    store = build_with(tmp_path, WindowSpec(112, 16), contacts[0])
+    found = store.read_signals([5, 24], half_width=160, resolution=32)
+    for i, row in enumerate((5, 24)):
+        expected = twin.window_gene_contact(contacts[1], ROWS[row], 160, 32)
+        np.testing.assert_allclose(found[i, 2], expected, rtol=1e-5, atol=1e-6)
+    assert store.read_signals([5], raw=True).shape[1] == 2
+    again = pickle.loads(pickle.dumps(store))
+    assert torch.equal(again.batch(SOME).signals, store.batch(SOME).signals)
+    assert store._tables["contact_value"].nbytes < 31 * 15 * 4  # runs, not bases
+
+
+def test_build__contacts_measured_and_by_distance(tmp_path, contacts):
+    with pytest.raises(ConfigError, match=r"either measured .* or made from the distance"):
+        build_with(tmp_path, WindowSpec(112, 16, contact=True), contacts[0])
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,11 @@
 import gzip
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from ciscribe.errors import DataMissingError, InputError, SchemaError
-from ciscribe.io.genes import read_genes, write_gtf
+from ciscribe.io.genes import read_folds, read_gene_features, read_genes, write_gtf
 from ciscribe.schema import check_genes
 
 GTF = """#!genome-build x
@@ -149,3 +150,59 @@ def test_write_gtf__has_gene_transcript_and_exon(tmp_path):
     rows = [line.split("\t") for line in (tmp_path / "out.gtf").read_text().splitlines()]
     assert [row[2] for row in rows] == ["gene", "transcript", "exon"] * 2
     assert {(row[3], row[4]) for row in rows} == {("11", "20"), ("31", "47")}
+
+
+FEATURES = 'ENSID,Gene name,len,gc,a,b\ng1,"one, the first",-0.5,0.25,2,8\ng2,two,1.5,0.5,0,3\n,none,x,y,z,w\n'
+
+
+def test_read_gene_features__columns_and_geometric_means(tmp_path):
+    path = write(tmp_path / "f.csv", FEATURES)
+    found = read_gene_features(path, ["gc", "len"], gene_id="ENSID", geometric_mean={"activity": ["a", "b"]})
+    assert found.columns.tolist() == ["gc", "len", "activity"]
+    assert found.index.tolist() == ["g1", "g2"]
+    assert found.loc["g1"].tolist() == [0.25, -0.5, 4.0]
+    assert found.loc["g2"].tolist() == [0.5, 1.5, 0.0]
+    three = read_gene_features(path, [], gene_id="ENSID", geometric_mean={"m": ["a", "b", "b"]})
+    np.testing.assert_allclose(three["m"], [128 ** (1 / 3), 0])
+
+
+@pytest.mark.parametrize(("edit", "says"), [
+    (("ENSID", "gene"), r"gene features .*f\.csv lacks 1 of 1 columns; first: 'ENSID'"),
+    ((",gc,", ",gcc,"), r"lacks 1 of 3 columns; first: 'gc'; did you mean 'gcc'"),
+    (("g2,", "g1,"), r"1 of 2 rows of gene features .*f\.csv repeat a ENSID; first: row 1, g1"),
+    (("0.25", ""), r"1 of 2 rows of gene features .*f\.csv have no finite gc; first: row 0, gene g1 = nan"),
+    (("0.25", "low"), r"1 of 2 rows .* have a gc that is not a number; first: row 0, 'low'"),
+    ((",0,3", ",-1,3"), r"negative a, of which 'm' is to take the geometric mean; first: row 1, gene g2 = -1\.0"),
+])
+def test_read_gene_features__faults_are_named(tmp_path, edit, says):
+    path = write(tmp_path / "f.csv", FEATURES.replace(*edit))
+    with pytest.raises(InputError, match=says):
+        read_gene_features(path, ["gc"], gene_id="ENSID", geometric_mean={"m": ["a", "b"]})
+
+
+SPLIT = "ENSID,fold_1,fold_2\ng1,train,test\ng2,valid,train\ng3,test,train\n"
+
+
+def test_read_folds__one_column_of_several(tmp_path):
+    path = write(tmp_path / "s.csv.gz", SPLIT)
+    assert read_folds(path, "fold_1", gene_id="ENSID") == {"g1": "train", "g2": "valid", "g3": "test"}
+
+
+@pytest.mark.parametrize(("column", "edit", "says"), [
+    ("fold_2", ("", ""), r"folds .*s\.csv: column 'fold_2' puts none of 3 genes into valid; name another column"),
+    ("fold_3", ("", ""), "lacks 1 of 2 columns; first: 'fold_3'; did you mean 'fold_"),
+    ("fold_1", ("g2", "g1"), r"1 of 3 rows of folds .*s\.csv repeat a ENSID; first: row 1, g1"),
+    ("fold_1", (",valid,", ",validation,"), "have a fold_1 other than train, valid, test; first: row 1, gene g2 has "
+                                            "'validation'"),
+])
+def test_read_folds__faults_are_named(tmp_path, column, edit, says):
+    path = write(tmp_path / "s.csv", SPLIT.replace(*edit))
+    with pytest.raises(InputError, match=says):
+        read_folds(path, column, gene_id="ENSID")
+
+
+def test_read_genes__columns_of_a_table_may_be_mapped(tmp_path):
+    path = write(tmp_path / "GeneList.txt", "chr\tstart\tend\tname\tstrand\tsymbol\ttss\tRPM\n"
+                                            "chr1\t10\t20\tn1\t-\tENSG1\t20\t0.5\n")
+    gene = read_genes(path, columns={"gene_id": "symbol", "chrom": "chr"}).iloc[0]
+    assert (gene["gene_id"], gene["chrom"], gene["tss"], gene["RPM"]) == ("ENSG1", "chr1", 20, 0.5)

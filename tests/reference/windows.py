@@ -45,6 +45,13 @@ def window_contact(gene, half, resolution, *, d0, gamma, scale, strand_aware=Tru
     return out
 
 
+def window_gene_contact(contact, gene, half, resolution, *, strand_aware=True, shift=0):
+    """`contact` maps genes to base → contact with their TSS; what it does not have is 0."""
+    reverse = strand_aware and gene["strand"] == "-"
+    base = [contact[gene["gene_id"]].get(p, 0.0) for p in positions(gene["tss"], reverse, half, shift)]
+    return [math.log10(sum(base[i:i + resolution]) / resolution + 1) for i in range(0, 2 * half, resolution)]
+
+
 def window_keep(covered, gene, half, resolution, *, strand_aware=True, shift=0):
     """`covered` has 1 on blacklisted bases."""
     share = window_signal(covered, gene, half, resolution, strand_aware=strand_aware, shift=shift)

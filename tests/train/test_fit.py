@@ -346,6 +346,78 @@ def test_fit__learning_rate_rises_and_falls(schedule):
     assert rates[20:] == sorted(rates[20:], reverse=True)
 
 
+def test_fit__steps_end_within_an_epoch_that_is_validated(store, tmp_path):
+    lines = []
+    spec = FitSpec(steps=7, batch_size=5, learning_rate=1e-3, device="cpu")  # 19 genes: 4 steps an epoch
+    model = Mean()
+    _, log = train(store, model, spec, tmp_path, tell=lines.append)
+    assert len(model.seen) == 7
+    assert [line.split(":")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    assert log["epoch"].tolist() == [0, 1]
+    assert log["valid_mse"].nunique() == 2
+    again = []
+    _, same = train(store, Mean(), spec, tmp_path, tell=again.append)
+    assert again == []  # nothing is left to train
+    assert same["valid_mse"].tolist() == log["valid_mse"].tolist()
+
+
+def test_fit__steps_killed_and_resumed_equal_uninterrupted(store, tmp_path):
+    spec = FitSpec(steps=10, batch_size=5, learning_rate=3e-3, device="cpu", average=0.7)
+    whole = train(store, network(), spec, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(store, network(), spec, tmp_path / "stopped", tell=stop_at(2))
+    resumed = train(store, network(), spec, tmp_path / "stopped")
+    assert_same_training(whole, resumed)
+    assert len(whole[1]) == 3
+
+
+def test_fit__steps_are_what_the_rate_falls_over(store, tmp_path, monkeypatch):
+    totals = []
+    monkeypatch.setattr("ciscribe.train.fit._rate", lambda spec, step, total: totals.append(total) or 1.0)
+    train(store, Mean(), FitSpec(steps=7, batch_size=5, device="cpu"), tmp_path)
+    assert set(totals) == {7}
+
+
+def test_fit__accumulated_batches_make_the_step_of_one_large_batch(store, tmp_path):
+    rows = store.rows("train")[:18].tolist()
+    weights = []
+    for name, size, accumulate in (("large", 6, 1), ("small", 2, 3)):
+        torch.manual_seed(0)
+        model = Mean()
+        spec = FitSpec(epochs=2, batch_size=size, accumulate=accumulate, learning_rate=1e-2, average=0.5, device="cpu",
+                       task=Expression("mse"))
+        fit(model, loader(store, rows, size), loader(store, "valid", 4), spec, folder=tmp_path / name, progress=False)
+        weights.append(model.state_dict())
+    for key, large in weights[0].items():
+        torch.testing.assert_close(weights[1][key], large)
+
+
+def test_fit__steps_of_accumulated_batches(store, tmp_path):
+    lines = []
+    spec = FitSpec(steps=5, batch_size=5, accumulate=3, device="cpu")  # 19 genes: 4 batches, 2 steps an epoch
+    model = Mean()
+    _, log = train(store, model, spec, tmp_path, tell=lines.append)
+    assert [line.split(":")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert len(model.seen) == 4 + 4 + 3
+    assert len(log) == 3
+
+
+def test_fit__bf16_trains_and_clips(store, tmp_path):
+    lengths = []
+
+    class Watched(Mean):
+        def forward(self, X, S=None, covariates=None, keep=None):
+            if self.training and self.out.weight.grad is not None:
+                grads = [p.grad for p in self.parameters()]
+                lengths.append(float(torch.stack([g.norm() for g in grads]).norm()))
+            return super().forward(X, S, covariates, keep)
+
+    spec = FitSpec(epochs=2, batch_size=5, learning_rate=1e-3, gradient_clip=0.01, precision="bf16", device="cpu")
+    _, log = train(store, Watched(), spec, tmp_path)
+    assert np.isfinite(log["valid_mse"]).all()
+    assert all(length <= 0.0101 for length in lengths)
+
+
 # ---- transfer
 
 

@@ -80,7 +80,7 @@ class CandidateStore:
         self.store, self.candidates = store, spec
         self.genes, self.targets, self.covariates = store.genes, store.targets, store.covariates
         self.target_names, self.covariate_names = store.target_names, store.covariate_names
-        tracks = store.track_names[:len(store.track_names) - store.spec.contact]
+        tracks = store.track_names[:len(store.meta["units"])]  # a track of contacts is none of theirs
         self.track_names = ["distance", *tracks, "contact"]
         self._at, self._flip = self._choose(elements)
         self._features = self._describe(len(tracks))

@@ -5,19 +5,21 @@ renamed or dropped is told in plain lines.
 """
 
 from dataclasses import dataclass
+from glob import escape, glob
 from pathlib import Path
 
 import pandas as pd
 
 from ciscribe.config import RunConfig, WindowConfig
 from ciscribe.data.gene_features import GENE_FEATURES, gene_features
-from ciscribe.data.split import FOLDS, apply_guard, assign_folds
+from ciscribe.data.split import FOLDS, apply_guard, assign_folds, given_folds
 from ciscribe.data.windows import WindowSpec, WindowStore, gene_windows
 from ciscribe.errors import ConfigError, InputError
 from ciscribe.io.bed import read_bed
 from ciscribe.io.chroms import reconcile
 from ciscribe.io.expression import read_expression
-from ciscribe.io.genes import read_genes
+from ciscribe.io.gene_contacts import GeneContacts
+from ciscribe.io.genes import read_folds, read_gene_features, read_genes
 from ciscribe.io.genome import Genome
 from ciscribe.io.tracks import Track, read_bedgraph, read_bigwig, read_sites
 
@@ -32,6 +34,7 @@ class Inputs:
     tracks: list[Track]
     blacklist: pd.DataFrame | None
     notes: list[str]
+    contacts: GeneContacts | None = None
 
 
 def input_paths(config: RunConfig) -> dict[str, Path]:
@@ -45,7 +48,29 @@ def input_paths(config: RunConfig) -> dict[str, Path]:
     for name in ("blacklist", "annotation"):
         if (value := getattr(data, name)) is not None:
             paths[name] = value
+    paths |= {f"features {i + 1}": part.path for i, part in enumerate(data.features)}
+    if config.split.folds is not None:
+        paths["folds"] = config.split.folds.path
+    if data.contacts is not None:
+        pattern = escape(str(root / data.contacts.path)).replace("{chrom}", "*")
+        paths |= {f"contacts {Path(path).name}": path for path in sorted(glob(pattern))}
     return {k: root / v for k, v in paths.items()}
+
+
+def add_features(genes: pd.DataFrame, config: RunConfig) -> pd.DataFrame:
+    """Gene table with the columns of the configuration's feature tables."""
+    for part in config.data.features:
+        path = Path(config.data.root) / part.path
+        table = read_gene_features(path, part.columns, gene_id=part.gene_id, geometric_mean=part.geometric_mean)
+        known = set(table.index)
+        if absent := [gene for gene in genes["gene_id"] if gene not in known]:
+            raise InputError(f"gene features {path} lack {len(absent):,} of {len(genes):,} genes; first: {absent[0]}; "
+                             "complete the table, or leave the genes out of the gene table")
+        if twice := [c for c in table.columns if c in genes.columns]:
+            raise ConfigError(f"data.features: {path} gives '{twice[0]}', which the genes have already; name it once "
+                              "(a column of the gene table is a covariate by data.covariates)")
+        genes = genes.join(table, on="gene_id")
+    return genes
 
 
 def read_tracks(config: RunConfig) -> list[Track]:
@@ -68,7 +93,7 @@ def read_tracks(config: RunConfig) -> list[Track]:
 
 def covariate_columns(config: RunConfig) -> list[str]:
     """Columns of the genes that models are given beside sequence and signals."""
-    return [*config.data.covariates, *(GENE_FEATURES if config.data.gene_features else ())]
+    return [*config.data.covariate_names, *(GENE_FEATURES if config.data.gene_features else ())]
 
 
 def window_spec(window: WindowConfig) -> WindowSpec:
@@ -108,7 +133,7 @@ def read_inputs(config: RunConfig) -> Inputs:
                          "check data.expression.gene_id and the id version (ENSG… with or without .n)")
     notes.append(f"expression: {int(both.sum()):,} of {len(genes):,} genes have it; "
                  f"{len(expression) - int(both.sum()):,} rows of expression have no gene")
-    genes = genes.loc[both].reset_index(drop=True)
+    genes = add_features(genes.loc[both].reset_index(drop=True), config)
 
     tracks = []
     for track in read_tracks(config):
@@ -121,9 +146,15 @@ def read_inputs(config: RunConfig) -> Inputs:
         blacklist = read_bed(root / data.blacklist)
         blacklist = reconcile(blacklist["chrom"].unique(), sizes, "blacklist").rename(blacklist)
 
-    fold = assign_folds(genes, valid=config.split.valid, test=config.split.test, train=config.split.train)
+    split = config.split
+    if split.folds is not None:
+        source = root / split.folds.path
+        fold = given_folds(genes, read_folds(source, split.folds.column, gene_id=split.folds.gene_id),
+                           f"folds {source}, column '{split.folds.column}'")
+    else:
+        fold = assign_folds(genes, valid=split.valid or [], test=split.test or [], train=split.train)
     reach = max(config.window.half_width, config.window.context_half_width)
-    guard = config.split.guard
+    guard = split.guard
     if guard >= 0:
         guard += config.train.max_shift  # a shifted training window must not reach a held-out one either
     fold = apply_guard(gene_windows(genes, reach, config.window.strand_aware), fold, guard)
@@ -135,11 +166,15 @@ def read_inputs(config: RunConfig) -> Inputs:
                               "chromosomes, or lower split.guard or the window")
     notes.append("folds: " + ", ".join(f"{counts[f]:,} {f}" for f in ("train", "valid", "test", "guarded", "unused")
                                        if f in counts))
-    return Inputs(genome, genes.assign(fold=fold.to_numpy()), expression, tracks, blacklist, notes)
+    contacts = None
+    if data.contacts is not None:
+        contacts = GeneContacts(str(root / data.contacts.path), data.contacts.name, data.contacts.max_missing)
+    return Inputs(genome, genes.assign(fold=fold.to_numpy()), expression, tracks, blacklist, notes, contacts)
 
 
 def build_store(folder: Path, config: RunConfig, inputs: Inputs) -> WindowStore:
     """Build the window store of a configuration from its inputs."""
     return WindowStore.build(folder, inputs.genome, inputs.tracks, inputs.genes, inputs.expression,
                              window_spec(config.window), covariates=covariate_columns(config),
-                             blacklist=inputs.blacklist, facts={"name": config.name, "notes": inputs.notes})
+                             blacklist=inputs.blacklist, contacts=inputs.contacts,
+                             facts={"name": config.name, "notes": inputs.notes})

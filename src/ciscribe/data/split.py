@@ -1,15 +1,14 @@
 """Folds by chromosome or region, and the guard that no test gene shares bases with a training gene."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import bioframe
 import numpy as np
 import pandas as pd
 
-from ciscribe.errors import ConfigError, nearest
-
-FOLDS = ("train", "valid", "test")
+from ciscribe.errors import ConfigError, InputError, nearest
+from ciscribe.io.genes import FOLD_NAMES as FOLDS
 
 _REGION = re.compile(r"^(?P<chrom>[^:]+):(?P<start>[\d,_]+)-(?P<end>[\d,_]+)$")
 
@@ -55,6 +54,33 @@ def assign_folds(genes: pd.DataFrame, *, valid: Sequence[str], test: Sequence[st
         if not (fold == name).any():
             raise ConfigError(f"the {name} fold is empty: no gene of {len(genes):,} falls in it; "
                               f"chromosomes with genes: {', '.join(map(str, known[:12]))}")
+    return fold
+
+
+def given_folds(genes: pd.DataFrame, folds: Mapping[str, str], source: str) -> pd.Series:
+    """Fold of every gene from a table of folds; genes that it does not name are ``unused``.
+
+    Parameters
+    ----------
+    folds
+        Gene id → fold, from `ciscribe.io.genes.read_folds`.
+    source
+        What it was read from, for the error.
+
+    Raises
+    ------
+    InputError
+        When a fold holds none of these genes.
+    """
+    words = [folds.get(gene, "unused") for gene in genes["gene_id"]]
+    fold = pd.Series(words, index=genes.index, name="fold", dtype=object)
+    for name in FOLDS:
+        if not (fold == name).any():
+            listed = [gene for gene, word in folds.items() if word == name]
+            first = f" (first: {listed[0]})" if listed else ""
+            raise InputError(f"{source}: none of the {len(listed):,} genes of the {name} fold{first} is among "
+                             f"the {len(genes):,} genes with expression (first: {genes['gene_id'].iloc[0]}); "
+                             "check the id version (ENSG… with or without .n) and that all files cover the same genes")
     return fold
 
 

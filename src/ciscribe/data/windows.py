@@ -9,6 +9,7 @@ worker reads the same bytes.
 import copy
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, no_type_check, runtime_checkable
@@ -24,6 +25,7 @@ from ciscribe.data.order import EpochOrder
 from ciscribe.data.split import FOLDS
 from ciscribe.errors import CheckpointError, ConfigError, DataMissingError, SchemaError, nearest
 from ciscribe.intervals import merge
+from ciscribe.io.gene_contacts import GeneContacts
 from ciscribe.io.genome import Genome
 from ciscribe.io.tracks import Runs, Track, bin_means, check_build
 from ciscribe.provenance import atomic_folder, provenance, write_json
@@ -32,6 +34,7 @@ from ciscribe.sequence import N
 
 VERSION = 1
 RESOLUTIONS = (1, 4, 8, 10, 16, 32, 64, 128, 256)
+_RUN_PARTS = (("start", np.int32), ("end", np.int32), ("value", np.float32))
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Batch(NamedTuple):
 
 @runtime_checkable
 class Examples(Protocol):
-    """Genes to train on: windows of a store, or candidate elements cut from one."""
+    """Genes to train on: windows of a store, or segments (`ciscribe.data.candidates`, `ciscribe.data.segments`)."""
 
     targets: ndarray
     track_names: list[str]
@@ -123,6 +126,10 @@ class Examples(Protocol):
 
     def batch(self, rows: Sequence[int] | ndarray, shift: ndarray | None = None) -> Batch:
         """Examples of some rows, in their order, moved by so many bp."""
+        ...
+
+    def cut(self, batch: Batch, window_bp: int) -> Batch:
+        """The same batch without what lies outside the central `window_bp`."""
         ...
 
 
@@ -158,7 +165,7 @@ class WindowStore:
     spec, genes, targets, covariates
         The `WindowSpec`; the gene table with its ``fold``; float32 ``(G, T)``; float32 ``(G, C)``.
     track_names, target_names, covariate_names
-        Names along the axes; the contact track is last.
+        Names along the axes; the contact track, by distance or measured, is last.
 
     Raises
     ------
@@ -189,6 +196,12 @@ class WindowStore:
         names = ("codes", "run_start", "run_end", "run_value", "bounds", "blacklist_start", "blacklist_end",
                  "blacklist_value", "blacklist_bounds", "quantiles")
         tables = {n: np.load(self.folder / f"{n}.npy", mmap_mode="r") for n in names}
+        if self.meta.get("contacts"):
+            tables["contact_bounds"] = np.load(self.folder / "contact_bounds.npy")
+            for part, dtype in _RUN_PARTS:
+                path = self.folder / f"contact_{part}.bin"
+                tables[f"contact_{part}"] = (np.memmap(path, dtype, mode="r") if path.stat().st_size
+                                             else np.zeros(0, dtype))
         return tables if self._quantiles is None else tables | {"quantiles": self._quantiles}
 
     def __getstate__(self) -> dict[str, Any]:  # memory maps are opened again by each worker
@@ -242,7 +255,7 @@ class WindowStore:
                      half_width: int | None = None, resolution: int | None = None, raw: bool = False) -> ndarray:
         """Signals of some windows, float32 ``(B, S, n_bins)``: bin means in bp-exact arithmetic.
 
-        ``raw=True`` leaves out transform and contact track.
+        ``raw=True`` leaves out transform and contact track. Measured contacts are 0 beyond what their file covers.
         """
         rows = np.asarray(rows, dtype=np.int64)
         start, flip = self.starts(rows, half_width)
@@ -262,7 +275,18 @@ class WindowStore:
             contact = self.spec.contact_scale * (1 + d / self.spec.contact_d0) ** -self.spec.contact_gamma
             track = np.broadcast_to(np.log10(contact + 1), (len(rows), n_bins)).astype(np.float32)
             out = np.concatenate([out, track[:, None]], axis=1)
+        if self.meta.get("contacts"):
+            out = np.concatenate([out, self._contacts(rows, start, flip, n_bins, resolution)], axis=1)
         return out
+
+    def _contacts(self, rows: ndarray, start: ndarray, flip: ndarray, n_bins: int, resolution: int) -> ndarray:
+        """log10(contact + 1) of each bin with the gene's own TSS, ``(B, 1, n_bins)``, in the direction of reading."""
+        runs = Runs(*(self._tables[f"contact_{part}"] for part, _ in _RUN_PARTS))
+        out = np.empty((len(rows), 1, n_bins), dtype=np.float32)
+        for i, (first, last) in enumerate(self._tables["contact_bounds"][rows]):
+            out[i] = bin_means(Runs(*(column[first:last] for column in runs)), start[i:i + 1], n_bins, resolution)
+        out[flip] = out[flip][..., ::-1]
+        return np.log10(out + 1)
 
     def read_keep(self, rows: Sequence[int] | ndarray, shift: ndarray | None = None) -> ndarray:
         """1 where a bin may be used, 0 where the blacklist covers more than half of it; ``(B, n_bins)``."""
@@ -351,7 +375,8 @@ class WindowStore:
     @classmethod
     def build(cls, folder: str | Path, genome: Genome, tracks: Sequence[Track], genes: pd.DataFrame,
               expression: pd.DataFrame, spec: WindowSpec, *, covariates: Sequence[str] = (),
-              blacklist: pd.DataFrame | None = None, facts: dict[str, Any] | None = None) -> "WindowStore":
+              blacklist: pd.DataFrame | None = None, contacts: GeneContacts | None = None,
+              facts: dict[str, Any] | None = None) -> "WindowStore":
         """Write a store and open it.
 
         Parameters
@@ -372,14 +397,22 @@ class WindowStore:
             Numeric columns of `genes`, standardized with mean and sd of the training genes.
         blacklist
             Intervals whose bins are erased from the mask.
+        contacts
+            Measured contacts of each gene's window with its TSS: a last track, log10(contact + 1) of the bins' means.
+            They are stored as runs of equal value, one gene in memory at a time.
         facts
             Goes into the provenance.
 
         Raises
         ------
         SchemaError, InputError
-            Broken tables; genes off the end; tracks of another build.
+            Broken tables; genes off the end; tracks of another build; contacts that lack a gene or are broken.
+        ConfigError
+            A covariate that is no column of numbers; contacts both measured and by distance.
         """
+        if contacts is not None and spec.contact:
+            raise ConfigError("contacts are either measured (contacts=) or made from the distance (spec.contact); "
+                              "leave one out")
         sizes = genome.chrom_sizes
         check_genes(genes, sizes)
         check_expression(expression)
@@ -405,6 +438,7 @@ class WindowStore:
             codes.flush()
             _write_runs(temporary, tracks, chroms)
             _write_blacklist(temporary, blacklist, chroms)
+            missing = None if contacts is None else _write_contacts(temporary, contacts, genes, spec.half_width)
             for name in covariates:
                 if name not in genes.columns or not pd.api.types.is_numeric_dtype(genes[name]):
                     numbers = genes.select_dtypes("number").columns
@@ -420,7 +454,9 @@ class WindowStore:
             genes.to_parquet(temporary / "genes.parquet")
             write_json(temporary / "meta.json", {
                 "format": VERSION, "spec": asdict(spec), "chroms": chroms, "sizes": lengths, "offsets": offsets,
-                "tracks": [t.name for t in tracks] + (["contact"] if spec.contact else []),
+                "tracks": [t.name for t in tracks] + (["contact"] if spec.contact else [])
+                + ([contacts.name] if contacts is not None else []), "contacts": contacts is not None,
+                "contacts_missing": missing,
                 "units": [t.units for t in tracks], "targets": list(expression.columns),
                 "covariates": list(covariates), "provenance": provenance(**(facts or {}))})
             store = cls(temporary)
@@ -475,10 +511,26 @@ def _write_runs(folder: Path, tracks: Sequence[Track], chroms: Sequence[str]) ->
             if runs is not None and n:
                 parts.append(runs)
             at += n
-    for i, (name, dtype) in enumerate((("run_start", np.int32), ("run_end", np.int32), ("run_value", np.float32))):
-        np.save(folder / f"{name}.npy", np.concatenate([p[i] for p in parts]).astype(dtype) if parts
+    for i, (name, dtype) in enumerate(_RUN_PARTS):
+        np.save(folder / f"run_{name}.npy", np.concatenate([p[i] for p in parts]).astype(dtype) if parts
                 else np.zeros(0, dtype))
     np.save(folder / "bounds.npy", bounds)
+
+
+def _write_contacts(folder: Path, contacts: GeneContacts, genes: pd.DataFrame, half_width: int) -> float:
+    """Runs of all genes one after the other, and of each gene the first and the one after its last; share of NaN."""
+    bounds = np.zeros((len(genes), 2), dtype=np.int64)
+    at, missing = 0, 0.0
+    with ExitStack() as stack:
+        files = [stack.enter_context(open(folder / f"contact_{part}.bin", "wb")) for part, _ in _RUN_PARTS]
+        for row, runs, share in contacts.read(genes, half_width):
+            for file, column, (_, dtype) in zip(files, runs, _RUN_PARTS, strict=True):
+                file.write(column.astype(dtype).tobytes())
+            bounds[row] = at, at + len(runs.start)
+            at += len(runs.start)
+            missing += share / len(genes)
+    np.save(folder / "contact_bounds.npy", bounds)
+    return missing
 
 
 def _write_blacklist(folder: Path, blacklist: pd.DataFrame | None, chroms: Sequence[str]) -> None:
@@ -516,7 +568,7 @@ def loader(store: Examples, rows: Iterable[int] | str, batch_size: int, *, shuff
     Parameters
     ----------
     store
-        The windows.
+        The windows, or other examples.
     rows
         Row numbers, or the name of a fold.
     batch_size

@@ -1,10 +1,12 @@
 """Gene annotations (GTF, GFF3, BED, tables) as one table of genes with their TSS.
 
 Coordinates leave here 0-based and half-open; the TSS is the gene's first transcribed base: `start` on the
-plus strand, ``end - 1`` on the minus strand, unless the file states it.
+plus strand, ``end - 1`` on the minus strand, unless the file states it. Beside them what is said of genes
+elsewhere: numbers, and the fold that each is in.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -20,6 +22,7 @@ from ciscribe.io.text import (
     numbers_or_words,
     read_lines,
     read_table,
+    real_numbers,
     reject_rows,
     whole_numbers,
     write_text_file,
@@ -28,6 +31,7 @@ from ciscribe.schema import GENE_COLUMNS, check_genes
 
 _GENES = ("gene", "ncRNA_gene", "pseudogene")
 _TRANSCRIPTS = ("transcript", "mRNA")
+FOLD_NAMES = ("train", "valid", "test")
 
 
 def read_genes(path: PathLike, *, columns: dict[str, str] | list[str] | None = None) -> pd.DataFrame:
@@ -156,6 +160,91 @@ def _feature(fields: list[str]) -> dict[str, object]:
         "biotype": get("gene_biotype") or get("gene_type") or get("biotype"),
         "parent": None if is_gene or parent is None else re.sub(r"^gene[:-]", "", parent),
     }
+
+
+def read_gene_features(path: PathLike, columns: Sequence[str], *, gene_id: str = "gene_id",
+                       geometric_mean: Mapping[str, Sequence[str]] | None = None) -> pd.DataFrame:
+    """Read numbers that describe genes (lengths, GC, activity of the promoter) from a table with a header.
+
+    Parameters
+    ----------
+    path
+        TSV or CSV, plain or gzipped.
+    columns
+        Columns that are taken as they are.
+    gene_id
+        Column of gene ids; rows without one are left out.
+    geometric_mean
+        New column → columns whose geometric mean it is; of two, the square root of the product.
+
+    Returns
+    -------
+    DataFrame
+        Index `gene_id`; `columns`, then those of `geometric_mean`.
+
+    Raises
+    ------
+    InputError
+        If a column is missing (the nearest is named), a gene comes twice, a value is missing or no number, or a factor
+        of a geometric mean is negative; with the count and the first gene.
+    """
+    what = "gene features"
+    means = dict(geometric_mean or {})
+    table = read_table(path, what)
+    need_columns(table, [gene_id], path, what)
+    table = table.loc[table[gene_id].str.strip() != ""].reset_index(drop=True)
+    ids = table[gene_id].str.strip().to_numpy()
+    reject_rows(pd.Series(ids).duplicated(), f"repeat a {gene_id}", lambda i: ids[i], path, what)
+    sources = list(dict.fromkeys([*columns, *(c for parts in means.values() for c in parts)]))
+    need_columns(table, sources, path, what)
+    values = {c: real_numbers(table, c, path, what) for c in sources}
+    for column, value in values.items():
+        reject_rows(~np.isfinite(value), f"have no finite {column}",
+                    lambda i, v=value: f"gene {ids[i]} = {v[i]}", path, what)
+    found = {c: values[c] for c in columns}
+    for name, parts in means.items():
+        for part in parts:
+            reject_rows(values[part] < 0, f"have a negative {part}, of which '{name}' is to take the geometric mean",
+                        lambda i, v=values[part]: f"gene {ids[i]} = {v[i]}", path, what)
+        found[name] = np.prod([values[part] for part in parts], axis=0) ** (1 / len(parts))
+    return pd.DataFrame(found, index=pd.Index(ids, name="gene_id"))
+
+
+def read_folds(path: PathLike, column: str, *, gene_id: str = "gene_id") -> dict[str, str]:
+    """Read which fold each gene is in from a table with a header, one column a way to split.
+
+    Parameters
+    ----------
+    path
+        TSV or CSV, plain or gzipped.
+    column
+        Of the folds: ``train``, ``valid`` or ``test`` for every gene.
+    gene_id
+        Column of gene ids.
+
+    Returns
+    -------
+    dict
+        Gene id → ``train``, ``valid`` or ``test``.
+
+    Raises
+    ------
+    InputError
+        If a column is missing (the nearest is named), a gene comes twice, a word is no fold, or a fold has no gene.
+    """
+    what = "folds"
+    table = read_table(path, what)
+    need_columns(table, [gene_id, column], path, what)
+    ids = table[gene_id].str.strip().to_numpy()
+    words = table[column].str.strip().to_numpy()
+    reject_rows(pd.Series(ids).duplicated(), f"repeat a {gene_id}", lambda i: ids[i], path, what)
+    reject_rows(~pd.Series(words).isin(FOLD_NAMES), f"have a {column} other than {', '.join(FOLD_NAMES)}",
+                lambda i: f"gene {ids[i]} has {words[i]!r}", path, what)
+    empty = [name for name in FOLD_NAMES if not (words == name).any()]
+    if empty:
+        raise InputError(f"{what} {path}: column '{column}' puts none of {len(words):,} genes into {empty[0]}; name "
+                         "another column, or complete this one")
+    return dict(zip(ids.tolist(), words.tolist(), strict=True))
 
 
 def write_gtf(path: PathLike, genes: pd.DataFrame) -> None:

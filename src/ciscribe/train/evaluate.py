@@ -10,7 +10,7 @@ from numpy import ndarray
 from rich.progress import track
 
 from ciscribe.data.candidates import CandidateStore
-from ciscribe.data.windows import Batch, WindowStore
+from ciscribe.data.windows import Batch, Examples, WindowStore
 from ciscribe.oracle import Oracle
 from ciscribe.sequence import one_hot_tensor
 from ciscribe.train.metrics import pearson
@@ -23,7 +23,7 @@ def model_inputs(batch: Batch) -> dict[str, torch.Tensor | None]:
             "keep": batch.keep if bool((batch.keep == 0).any()) else None}
 
 
-def predict_rows(oracle: Oracle, store: WindowStore | CandidateStore, rows: ndarray, *, batch_size: int = 64,
+def predict_rows(oracle: Oracle, store: Examples, rows: ndarray, *, batch_size: int = 64,
                  window_bp: int | None = None, progress: bool = False) -> ndarray:
     """Predict genes of a store, reading and forgetting their windows batch by batch.
 

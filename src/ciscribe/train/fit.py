@@ -53,7 +53,13 @@ class FitSpec:
     Parameters
     ----------
     epochs, batch_size
-        Passes over the training genes, and genes a step.
+        Passes over the training genes, and genes that go through the model together.
+    accumulate
+        Batches whose mean gradient makes one step of the optimizer, which then sees ``accumulate · batch_size`` genes:
+        for batches that memory does not hold.
+    steps
+        Of the optimizer, instead of `epochs`; the last epoch then ends, and is validated, after a part of the genes.
+        None counts epochs.
     learning_rate, final_learning_rate, weight_decay, betas
         AdamW. The rate rises over `warmup` (fraction of all steps) from a fiftieth and falls to
         `final_learning_rate`. None: a fifth of `learning_rate`, as Seq2Exp was published.
@@ -91,7 +97,9 @@ class FitSpec:
     """
 
     epochs: int = 10
+    steps: int | None = None
     batch_size: int = 8
+    accumulate: int = 1
     learning_rate: float = 5e-4
     final_learning_rate: float | None = None
     weight_decay: float = 1e-6
@@ -122,6 +130,7 @@ class _Trainee(L.LightningModule):
         self.averaged = copy.deepcopy(model).requires_grad_(False) if spec.average else None
         self._norms: list[nn.Module] = [m for m in model.modules() if isinstance(m, _NORMS)]
         self._fixed = fixed
+        self._averaged_step = 0
         self.error = ""  # the column of the log that is minimized
         self._sums: dict[str, Tensor | float] = {}
         self._n_seen = 0
@@ -167,8 +176,11 @@ class _Trainee(L.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if self.averaged is None:
+        if self.spec.steps is not None and self.trainer.global_step >= self.spec.steps:
+            self.trainer.should_stop = True  # and validate; Lightning's own max_steps does not, and cannot resume
+        if self.averaged is None or self.trainer.global_step == self._averaged_step:
             return
+        self._averaged_step = self.trainer.global_step
         step = 1.0 if self.trainer.global_step <= 1 else 1 - self.spec.average
         with torch.no_grad():
             for mine, theirs in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
@@ -199,7 +211,7 @@ class _Trainee(L.LightningModule):
         optimizer = torch.optim.AdamW([{"params": [p for p in trained if p.ndim > 1], "weight_decay": s.weight_decay},
                                        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}],
                                       lr=s.learning_rate, betas=s.betas, fused=True)  # 5 times as fast on a CPU
-        total = max(1, int(self.trainer.estimated_stepping_batches))
+        total = s.steps or max(1, int(self.trainer.estimated_stepping_batches))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(s, step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -365,12 +377,13 @@ def _fit(model: nn.Module, train: DataLoader, valid: DataLoader, spec: FitSpec, 
                                          enable_version_counter=False, save_on_train_epoch_end=True))
     if progress:
         callbacks.append(RichProgressBar())
-    # precision is ours (`_Trainee._autocast`): Lightning's own refuses to clip the gradients of a fused optimizer
-    trainer = L.Trainer(
-        max_epochs=spec.epochs, accelerator="gpu" if device.type == "cuda" else "cpu", devices=spec.n_devices,
+    n_steps = -(-len(train) // (spec.n_devices * spec.accumulate))
+    trainer = L.Trainer(  # precision is ours (`_Trainee._autocast`): Lightning's refuses to clip a fused optimizer
+        max_epochs=spec.epochs if spec.steps is None else -(-spec.steps // n_steps),
+        accelerator="gpu" if device.type == "cuda" else "cpu", devices=spec.n_devices,
         strategy="ddp_spawn" if spec.n_devices > 1 else "auto", precision="32-true",
-        gradient_clip_val=spec.gradient_clip, callbacks=callbacks, logger=False,
-        enable_checkpointing=folder is not None, enable_progress_bar=progress, enable_model_summary=False,
+        accumulate_grad_batches=spec.accumulate, gradient_clip_val=spec.gradient_clip, callbacks=callbacks,
+        logger=False, enable_checkpointing=folder is not None, enable_progress_bar=progress, enable_model_summary=False,
         num_sanity_val_steps=0, use_distributed_sampler=False)
     resume = None if folder is None else _checked(folder / "last.ckpt")
     on_interrupt = signal.getsignal(signal.SIGINT)

@@ -165,7 +165,7 @@ class Compare:
         window = base.window.model_dump() | self.config.window | entry.window
         raw = base.model_dump(mode="json") | {"window": window, "name": self.config.name}
         if entry.signals == "none":
-            raw["data"]["tracks"] = []
+            raw["data"] |= {"tracks": [], "contacts": None}
             raw["window"] |= {"context_half_width": 0, "contact": False}
         return parse_config(raw, f"models.{label}")
 

@@ -18,7 +18,7 @@ from ciscribe.train.baselines import features, run_baselines
 from ciscribe.train.fit import FitSpec, fit, start_at_mean
 from ciscribe.train.tasks import Expression
 
-_CALIBRATION = 2000  # training windows from which the scales of a mask are read
+_CALIBRATION, _MOST_BASES = 2000, 50_000_000  # training windows from which the scales of a mask are read
 
 
 def model_arguments(store: Examples, model: ModelConfig, *, resolution: int | None = None) -> dict[str, Any]:
@@ -55,7 +55,8 @@ def new_model(store: Examples, name: str, arguments: dict[str, Any], *, seed: in
     model = registry.create(name, **arguments)
     train = store.rows("train")
     if hasattr(model, "calibrate") and store.track_names:
-        model.calibrate(store.batch(train[:: max(1, len(train) // _CALIBRATION)]).signals)  # type: ignore[operator]
+        n = max(1, min(_CALIBRATION, _MOST_BASES // store.batch(train[:1]).codes.shape[1]))
+        model.calibrate(store.batch(train[:: max(1, len(train) // n)]).signals)  # type: ignore[operator]
     start_at_mean(model, store.targets[train].mean(axis=0))
     return model
 

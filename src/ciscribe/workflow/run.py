@@ -136,6 +136,8 @@ class Run(Job):
         self._store = None
         build_store(self.folder / "data", self.config, inputs)
         self.tell(f"  {self.store}")
+        if missing := self.store.meta.get("contacts_missing"):
+            self.tell(f"  contacts: {missing:.2%} of the bases are NaN, read as 0")
         return {"notes": inputs.notes, "inputs": {
             name: checksum(p) if p.stat().st_size < _CHECKSUM_BELOW else f"{p.name}, {p.stat().st_size} bytes"
             for name, p in input_paths(self.config).items()}}
