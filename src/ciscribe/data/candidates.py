@@ -100,11 +100,17 @@ class CandidateStore:
     def elements_of(self, row: int) -> pd.DataFrame:
         """Segments of a gene as intervals with ``slot`` and ``distance`` of their middle from the TSS in bp."""
         slots = np.flatnonzero(self.present[row])
-        middle, gene, half = self._at[row, slots], self.genes.iloc[row], self.candidates.length // 2
+        middle, gene = self._at[row, slots], self.genes.iloc[row]
+        start = self._first_base(middle, self._flip[[row]])
         sign = -1 if gene["strand"] == "-" else 1
-        return pd.DataFrame({"chrom": gene["chrom"], "start": np.maximum(middle - half, 0),
-                             "end": middle - half + self.candidates.length, "slot": slots,
+        return pd.DataFrame({"chrom": gene["chrom"], "start": np.maximum(start, 0),
+                             "end": start + self.candidates.length, "slot": slots,
                              "distance": sign * (middle - gene["tss"])})
+
+    def _first_base(self, middle: ndarray, flip: ndarray) -> ndarray:
+        """Where segments begin, so that read in their direction the middle is base ``length // 2``."""
+        half = self.candidates.length // 2
+        return middle - np.where(flip, self.candidates.length - 1 - half, half)
 
     def _choose(self, elements: pd.DataFrame) -> tuple[ndarray, ndarray]:
         """Middle of the element in each slot ``(G, n + 1)``, −1 where free; and which genes are read backwards."""
@@ -188,7 +194,7 @@ class CandidateStore:
         n_slots = at.shape[1]
         flip = np.repeat(self._flip[rows], n_slots)
         middle = (at if shift is None else at + np.asarray(shift)[:, None]).ravel()
-        start = middle - length // 2 + flip  # reversed, the middle stays at position length // 2
+        start = self._first_base(middle, flip)
         chrom = np.repeat(self.genes["i_chrom"].to_numpy()[rows], n_slots)
         codes = self.store.cut_codes(chrom, start, flip, length)
         codes[(at < 0).ravel()] = N
