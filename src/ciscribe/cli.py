@@ -166,7 +166,7 @@ def elements(run_dir: Path, *, again: bool = False, quiet: bool = False) -> None
 def elements_benchmark(run_dir: Path, *others: Path, sites: Path | None = None, promoters: Path | None = None,
                        enhancers: Path | None = None, names: Path | None = None, stage: str | None = None,
                        against: str | None = None, target: str | None = None, fold: str = "test", n: int | None = None,
-                       out: Out = None, seed: int = 0, quiet: bool = False) -> None:
+                       erase: bool = True, out: Out = None, seed: int = 0, quiet: bool = False) -> None:
     """Ask whether the elements of a run are real: against what is known, through the model, and from run to run.
 
     Writes benchmark.tsv and report.html; what lacks its input is left out, and said so.
@@ -195,13 +195,15 @@ def elements_benchmark(run_dir: Path, *others: Path, sites: Path | None = None, 
         train, valid, test or all.
     n
         Most genes; all unless given.
+    erase
+        Also score by erasing tiles, which takes most of the time; --no-erase is the mask alone.
     out
         Folder; <run>/elements_benchmark unless given.
     """
     module = import_module("ciscribe.workflow.element_benchmark")
     table, folder = module.benchmark_elements(
         run_dir, others, out, sites=sites, promoters=promoters, enhancers=enhancers, names=names, stage=stage,
-        against=against, target=target, fold=fold, n=n, seed=seed, **_options(quiet))
+        against=against, target=target, fold=fold, n=n, erase=erase, seed=seed, **_options(quiet))
     if len(table):
         _print_table(table[["truth", "method", "auprc_full", "prevalence", "fold", "precision"]])
     _finish(folder)

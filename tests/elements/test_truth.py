@@ -1,4 +1,4 @@
-"""Scores of bins against what is known: the twin is `benchmark_calls`, and worlds of a few intervals have known answers."""
+"""Scores of bins against what is known: the twin is `benchmark_calls`, and small worlds have known answers."""
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from ciscribe.elements.truth import (
     best_pieces,
     by_distance,
     composition,
+    fold_intervals,
     pair_scores,
     specific_sites,
     target_pairs,
@@ -49,8 +50,8 @@ def test_benchmark_bins__is_benchmark_calls_where_every_bin_is_called(seed):
 
 
 def test_benchmark_bins__chance_perfect_and_worst():
-    bins = Bins(np.arange(0, 13_000, 130), ["chr1"] * 100, [f"g{i}" for i in range(100)], np.arange(0, 13_000, 130) + 65,
-                resolution=R, n_bins=B)
+    starts = np.arange(0, 13_000, 130)
+    bins = Bins(starts, ["chr1"] * 100, [f"g{i}" for i in range(100)], starts + 65, resolution=R, n_bins=B)
     truth = frame([("chr1", s, s + 30) for s in range(0, 13_000, 130)])
     hit = (bins.cover(truth) > 0).astype(float)
     rng = np.random.default_rng(0)
@@ -61,6 +62,24 @@ def test_benchmark_bins__chance_perfect_and_worst():
     assert table.loc["none", "auprc_full"] == pytest.approx(3 / 13, abs=0.03)
     assert table.loc["worst", "auprc_full"] < 3 / 13
     assert table["control"].tolist() == [False, True, False]
+
+
+def test_fold_intervals__hold_the_value_and_say_which_is_better():
+    n = 211
+    starts = np.arange(n) * 1_000
+    bins = Bins(starts, ["chr1"] * n, [f"g{i}" for i in range(n)], starts + 65, resolution=R, n_bins=B)
+    rng = np.random.default_rng(0)
+    true = rng.random(len(bins)) < 0.2
+    truth = bins.table.loc[true]
+    methods = {"good": true + rng.normal(0, 0.5, len(bins)), "fair": true + rng.normal(0, 1.0, len(bins)),
+               "none": rng.random(len(bins))}
+    found = benchmark_bins(bins, methods, truth).table.set_index("method")["auprc_full"]
+    table = fold_intervals(bins, methods, truth, versus="fair", block_bp=5_000).set_index("method")
+    for name in methods:
+        assert table.loc[name, "low"] < found[name] / true.mean() < table.loc[name, "high"]
+    assert table.loc["good", "ratio_low"] > 1 > table.loc["none", "ratio_high"]
+    assert table.loc["fair", ["ratio", "ratio_low", "ratio_high"]].tolist() == [1, 1, 1]
+    assert table.loc["good", "ratio"] == pytest.approx(found["good"] / found["fair"], rel=1e-6)
 
 
 def test_by_distance__distance_alone_is_worth_nothing_within_a_band():

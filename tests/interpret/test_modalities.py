@@ -11,7 +11,6 @@ from torch import nn
 from ciscribe.errors import SchemaError
 from ciscribe.interpret.modalities import erase_signal, input_groups, modality_shapley
 from ciscribe.oracle import Oracle
-from ciscribe.sequence import N
 
 G, L, BINS, S_, C, T = 3, 35, 7, 2, 5, 2
 TRACKS, COVARIATES = ["atac", "k27"], ["length", "gc", "exons", "atac@-1024", "atac@+0"]
@@ -95,15 +94,15 @@ def test_modality_shapley__equals_all_orders_one_by_one():
     groups = list(input_groups(TRACKS, COVARIATES))
     for i in range(G):
         def worth(who, i=i):
-            has = lambda name, value: value if name in who else 0.0  # noqa: E731
-            g, a, k = (has("sequence", float((codes[i] == 2).sum())), has("atac", float(S[i, 0].sum())),
-                       has("k27", float(S[i, 1].sum())))
-            return g * a + k * has("covariates", float(c[i, :3].sum())) * a
+            values = {"sequence": float((codes[i] == 2).sum()), "atac": float(S[i, 0].sum()),
+                      "k27": float(S[i, 1].sum()), "covariates": float(c[i, :3].sum())}
+            g, a, k, x = (value * (name in who) for name, value in values.items())
+            return g * a + k * x * a
         expected = dict.fromkeys(groups, 0.0)
         orders = list(permutations(groups))
         for order in orders:
-            for at, name in enumerate(order):
-                expected[name] += (worth(order[:at + 1]) - worth(order[:at])) / len(orders)
+            for at, one in enumerate(order):
+                expected[one] += (worth(order[:at + 1]) - worth(order[:at])) / len(orders)
         assert of(table, i) == pytest.approx(expected, abs=1e-3)
 
 
@@ -161,8 +160,8 @@ class Place(nn.Module):
     def forward(self, X, S=None, covariates=None, keep=None):
         dna = (X[:, 2, 10:15].sum(dim=1) == 5).float()
         signal = (S[:, 0, 2] > 0.5).float()
-        y = {"add": dna + signal, "both": dna * signal, "either": torch.maximum(dna, signal), "signal": signal}[self.kind]
-        return {"expression": y[:, None]}
+        laws = {"add": dna + signal, "both": dna * signal, "either": torch.maximum(dna, signal), "signal": signal}
+        return {"expression": laws[self.kind][:, None]}
 
 
 @pytest.mark.parametrize(("kind", "signal", "dna", "both"), [
@@ -214,12 +213,15 @@ def test_erase_signal__background_is_the_median_of_the_window():
 def test_erase_signal__says_what_is_wrong():
     codes, S, _ = inputs()
     oracle = Oracle(Place("add"), device="cpu")
-    ask = lambda places, **options: erase_signal(oracle, codes, S, places=places, **({"resolution": 5} | options))  # noqa: E731
+
+    def ask(places, **options):
+        return erase_signal(oracle, codes, S, places=places, **({"resolution": 5} | options))
+
     good = pd.DataFrame({"region": [0, 1], "start": [5, 0], "end": [15, 1]})
     with pytest.raises(SchemaError, match="missing: end; got region, start"):
         ask(good.drop(columns="end"))
-    with pytest.raises(SchemaError, match="1 of 2 places are no interval in one of the 3 windows of 35 bp; first: row 1, "
-                                          "region 1, 30-36"):
+    with pytest.raises(SchemaError, match="1 of 2 places are no interval in one of the 3 windows of 35 bp; first: row "
+                                          "1, region 1, 30-36"):
         ask(good.assign(start=[5, 30], end=[15, 36]))
     with pytest.raises(SchemaError, match="in bins of 6 bp"):
         ask(good, resolution=6)
@@ -227,4 +229,3 @@ def test_erase_signal__says_what_is_wrong():
         ask(good, background="mean")
     with pytest.raises(SchemaError, match="at least 1 shuffle"):
         ask(good, n_shuffles=0)
-    assert N == 4

@@ -36,7 +36,7 @@ def plot_folds(table: pd.DataFrame, *, goal: float | None = None) -> Figure:
     Parameters
     ----------
     table
-        Columns ``method, fold`` and, where there are controls, ``control``.
+        Columns ``method, fold`` and, where known, ``control`` and the interval ``low, high``.
     goal
         Drawn as a second dashed line beside chance (1).
     """
@@ -49,16 +49,19 @@ def plot_folds(table: pd.DataFrame, *, goal: float | None = None) -> Figure:
     value = rows["fold"].to_numpy(float)
     control = rows["control"].to_numpy(bool) if "control" in rows else np.zeros(len(rows), dtype=bool)
     ax.hlines(y, 0, value, color=LINE, lw=1.2)
+    if {"low", "high"} <= set(rows.columns):
+        ax.hlines(y, rows["low"].to_numpy(float), rows["high"].to_numpy(float), color=MUTED, lw=2.6, alpha=0.45)
     ax.scatter(value[~control], y[~control], s=40, color=BLUE, linewidths=0, zorder=3)
     ax.scatter(value[control], y[control], s=36, facecolor=SURFACE, edgecolor=SLATE, linewidths=1.4, zorder=3)
-    for x, at in zip(value, y, strict=True):
-        ax.annotate(f"{x:.2f}", (x, at), xytext=(7, 0), textcoords="offset points", va="center", fontsize=9.5,
+    edge = np.fmax(value, rows["high"].to_numpy(float)) if "high" in rows else value
+    for x, at, right in zip(value, y, edge, strict=True):
+        ax.annotate(f"{x:.2f}", (right, at), xytext=(7, 0), textcoords="offset points", va="center", fontsize=9.5,
                     color=MUTED)
     ax.axvline(1, color=MUTED, lw=1.0, ls=(0, (4, 3)))
     if goal is not None:
         ax.axvline(goal, color=INK, lw=1.0, ls=(0, (1, 2)))
     ax.set_yticks(y, names)
-    ax.set(ylim=(-len(rows) + 0.4, 0.6), xlim=(0, 1.12 * max([1.0, goal or 1.0, *value])), xlabel="AUPRC over chance")
+    ax.set(ylim=(-len(rows) + 0.4, 0.6), xlim=(0, 1.12 * max([1.0, goal or 1.0, *edge])), xlabel="AUPRC over chance")
     return figure
 
 

@@ -71,8 +71,10 @@ def truth_section(table: pd.DataFrame | None, curves: pd.DataFrame | None = None
                             "chance." if i == 1 else None, f"AUPRC over chance, {name}")
         rows = own.sort_values("fold", ascending=False, kind="stable")
         body += Markup("<details><summary>In numbers</summary>{}</details>").format(table_html(
-            ("Method", "AUPRC", "Over chance", "Precision at equal bp", "Recall", "Base pairs"),
+            ("Method", "AUPRC", "Over chance", "95 % interval", "Over 5-mer ridge", "Precision at equal bp", "Recall",
+             "Base pairs"),
             [(display_name(str(r["method"])), number_text(r["auprc_full"]), number_text(r["fold"], 2),
+              f"{number_text(r.get('low'), 2)}–{number_text(r.get('high'), 2)}", number_text(r.get("ratio"), 2),
               number_text(r["precision"]), number_text(r["recall"]), count_text(r["budget_bp"]))
              for r in rows.to_dict("records")]))
         shown = _shown(own)
@@ -117,7 +119,7 @@ def composition_section(table: pd.DataFrame | None) -> Section | None:
     body = figure_html(plot_shares(table, name="method", part="kind", value="share", order=kinds,
                                    xlabel="share of the best base pairs"), "composition", None,
                        "Kinds of elements in the best base pairs")
-    wide = table.pivot_table(index="method", columns="kind", values="enrichment", sort=False)
+    wide = table.pivot_table(index="method", columns="kind", values="enrichment", sort=False).reindex(columns=kinds)
     body += Markup("<h3>Times their share of the windows</h3>")
     body += table_html(("Method", *map(display_name, kinds)),
                        [(display_name(str(m)), *(number_text(v, 2) for v in wide.loc[m, kinds])) for m in wide.index])

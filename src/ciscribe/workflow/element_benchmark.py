@@ -38,6 +38,7 @@ from ciscribe.elements.truth import (
     benchmark_bins,
     by_distance,
     composition,
+    fold_intervals,
     pair_scores,
     specific_sites,
     target_pairs,
@@ -83,8 +84,8 @@ def benchmark_elements(folder: str | Path, others: Sequence[str | Path] = (), ou
                        sites: str | Path | None = None, promoters: str | Path | None = None,
                        enhancers: str | Path | None = None, names: str | Path | None = None,
                        stage: str | None = None, against: str | None = None, target: str | None = None,
-                       fold: str = "test", n: int | None = None, seed: int = 0, tell: Tell = print,
-                       progress: bool = True) -> tuple[pd.DataFrame, Path]:
+                       fold: str = "test", n: int | None = None, erase: bool = True, seed: int = 0,
+                       tell: Tell = print, progress: bool = True) -> tuple[pd.DataFrame, Path]:
     """Test the elements of one run or several in all ways for which there is input.
 
     Parameters
@@ -110,6 +111,8 @@ def benchmark_elements(folder: str | Path, others: Sequence[str | Path] = (), ou
         ``train``, ``valid``, ``test`` or ``all`` of the first run.
     n
         Most genes; more are thinned at random. All unless given.
+    erase
+        Also score by erasing tiles, which takes most of the time; False is the mask alone.
     seed
         Of ties, controls, and of which genes are taken.
 
@@ -132,10 +135,12 @@ def benchmark_elements(folder: str | Path, others: Sequence[str | Path] = (), ou
     bins = _bins(first, genes)
     given = {"sites": sites, "promoters": promoters, "enhancers": enhancers, "names": names}
     known = _read(first, bins, given, stage, against)
-    if not any(known.values()) and first.config.data.truth is None:
+    if not known and first.config.data.truth is None:
         tell("no sites, promoters or enhancers: only what needs no truth is asked")
     skipped, cautions = [], []
-    scored = [_score(name, run, first, genes, tell, progress) for name, run in runs.items()]
+    scored = [_score(name, run, genes, erase, tell, progress) for name, run in runs.items()]
+    if not erase:
+        skipped.append("effects of erasing: not asked for")
     for of in scored:
         seen = (of.run.store.genes["fold"].to_numpy(str)[of.rows] == "train").sum()
         if seen:
@@ -257,10 +262,12 @@ def _renamed(table: pd.DataFrame, run: Run, path: str | Path) -> pd.DataFrame:
 # ---- scores
 
 
-def _score(name: str, run: Run, first: Run, genes: Sequence[str], tell: Tell, progress: bool) -> Scored:
+def _score(name: str, run: Run, genes: Sequence[str], erase: bool, tell: Tell, progress: bool) -> Scored:
     """The mask and the effects of erasing of a run."""
     begun = time.perf_counter()
     store, oracle, rows = run.store, run.oracle(), _rows(run, name, genes)
+    if not (erase or oracle.has_mask):
+        raise ConfigError(f"the model of {name} has no mask, so it is scored by erasing; leave out --no-erase")
     size = max(run.config.train.batch_size, 64 if store.spec.length <= 65_536 else 4)
     width = max(1, _TILE_BP // store.spec.resolution)
     mask, by_mask, by_bases = [], [], []
@@ -272,16 +279,19 @@ def _score(name: str, run: Run, first: Run, genes: Sequence[str], tell: Tell, pr
                                    "progress": progress}
         if oracle.has_mask:
             mask.append((oracle.posterior(batch.codes, given["S"], batch_size=size).mean * batch.keep).numpy())
+        if erase and oracle.has_mask:
             by_mask.append(erasure_scores(oracle, *inputs, how="mask", **options))
-        by_bases.append(erasure_scores(oracle, *inputs, how="sequence", **options))
-    bases = np.concatenate(by_bases)
-    scores = {"erased_bases": bases.mean(axis=2)}
-    effects = bases
+        if erase:
+            by_bases.append(erasure_scores(oracle, *inputs, how="sequence", **options))
+    scores = {"erased_bases": np.concatenate(by_bases).mean(axis=2)} if erase else {}
+    effects = np.concatenate(by_mask or by_bases) if erase else None
+    if effects is not None and by_mask:
+        scores = {"erasure": effects.mean(axis=2), **scores}
     if mask:
-        effects = np.concatenate(by_mask)
         mean = np.concatenate(mask)
         reach = round(_REACH_BP / store.spec.resolution)
-        scores = {"mask": mean, "mask_smoothed": smoothed_mask(mean, reach), "erasure": effects.mean(axis=2), **scores}
+        smooth = {"mask_smoothed": smoothed_mask(mean, reach)} if reach else {}
+        scores = {"mask": mean, **smooth, **scores}
     tell(f"{name}: {', '.join(scores)} of {len(rows):,} genes, {time.perf_counter() - begun:.0f} s")
     return Scored(name, run, rows, {k: v.astype(np.float64) for k, v in scores.items()}, effects)
 
@@ -379,7 +389,10 @@ def _against_truth(bins: Bins, methods: Mapping[str, ndarray], extra: Mapping[st
     if first.config.data.truth is not None:
         links = pd.read_csv(_world_file(first, "links.tsv"), sep="\t")
         own = links.loc[links["gene_id"].isin(list(bins.gene_ids)) & (links["label"] == 1)]
-        truths["true elements"] = own.drop_duplicates(["chrom", "start", "end"]), dict(methods), None
+        own = own.drop_duplicates(["chrom", "start", "end"])
+        truths["true elements"] = own, dict(methods), None
+        if bins.cover(distal := own.loc[own["kind"] != "promoter"]).any():
+            truths["true enhancers"] = distal, dict(methods), None
     for name, key in (("accessible sites", "sites"), ("promoters", "promoters"), ("enhancers", "targets")):
         if key in known:
             # the height of a site is the truth itself
@@ -400,6 +413,8 @@ def _against_truth(bins: Bins, methods: Mapping[str, ndarray], extra: Mapping[st
         found = benchmark_bins(bins, use, truth, within=within, controls=controls, seed=seed)
         table = found.table.assign(truth=name, prevalence=found.prevalence,
                                    fold=found.table["auprc_full"] / found.prevalence)
+        sure = fold_intervals(bins, use, truth, within=within, versus="kmer_ridge", seed=seed)
+        table = table.merge(sure, on="method")
         tables.append(_split(table))
         curves.append(found.curves.assign(truth=name))
         best = table.loc[~table["control"]].sort_values("fold").iloc[-1]
@@ -525,8 +540,8 @@ def _curves(scored: Sequence[Scored], extra: Mapping[str, ndarray], bins: Bins, 
             continue
         batch = of.run.store.batch(of.rows[take])
         given = model_inputs(batch)
-        rivals = {"mask_smoothed": of.scores["mask_smoothed"][take], "erasure": of.scores["erasure"][take],
-                  "kmer_ridge": extra["kmer_ridge"][take]}
+        rivals = {kind: values[take] for kind, values in of.scores.items() if kind not in ("mask", "erased_bases")}
+        rivals["kmer_ridge"] = extra["kmer_ridge"][take]
         if of.run.config.data.tracks:
             rivals["peak_height"] = track_height(of.run, of.rows[take])
         table = sufficiency_necessity(of.run.oracle(), batch.codes, given["S"], given["covariates"],
