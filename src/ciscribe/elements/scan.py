@@ -97,7 +97,7 @@ def fit_kmer_ridge(codes: UInt8[ndarray, "n L"], y: Float[ndarray, "m T"], *, k:
         raise SchemaError(f"{int(bad.sum()):,} of {len(y):,} rows have a number that is missing or infinite; first: "
                           f"row {int(bad.argmax())}")
     fitted = RidgeCV(alphas=ALPHAS).fit(kmer_counts(codes, k).astype(np.float64), y)
-    return KmerScan(np.asarray(fitted.coef_).reshape(y.shape[1], -1).T, k, float(np.max(fitted.alpha_)))
+    return KmerScan(np.asarray(fitted.coef_).reshape(y.shape[1], -1).T, k, float(np.asarray(fitted.alpha_, dtype=float).max()))
 
 
 def _kmer_index(codes: UInt8[ndarray, "G L"], k: int) -> ndarray:

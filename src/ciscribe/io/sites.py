@@ -120,7 +120,7 @@ def gene_names(genes: pd.DataFrame, path: PathLike | None = None) -> dict[str, s
     if "gene_id" not in table.columns:
         raise InputError(f"table of gene names {path} needs the column gene_id beside names; got "
                          f"{', '.join(map(str, table.columns[:8]))}")
-    own = table.loc[table["gene_id"].isin(set(genes["gene_id"].astype(str)))]
+    own = table.loc[table["gene_id"].isin(genes["gene_id"].astype(str).tolist())]
     if not len(own):
         raise InputError(f"table of gene names {path} is about none of the {len(genes):,} genes; its first gene_id is "
                          f"{table['gene_id'].iloc[0]!r}, theirs {genes['gene_id'].iloc[0]!r}")

@@ -29,8 +29,8 @@ def modalities_section(split: pd.DataFrame | None, counterfactuals: pd.DataFrame
     groups = list(dict.fromkeys(split["group"]))
     size = split.assign(size=split["shapley"].abs())
     mean = size.groupby(["target", "group"], sort=False)["size"].mean().reset_index()
-    total = mean.groupby("target", sort=False)["size"].transform("sum")
-    mean["share"] = np.where(total > 0, mean["size"] / total.where(total > 0, 1.0), 0.0)
+    total = mean.groupby("target", sort=False)["size"].transform("sum").to_numpy(float)
+    mean["share"] = np.divide(mean["size"].to_numpy(float), total, out=np.zeros(len(mean)), where=total > 0)
     body = Markup("<h3>By target</h3>")
     body += figure_html(plot_shares(mean, name="target", part="group", value="share", order=groups,
                                     xlabel="share of the mean size of all contributions"), "modalities-targets", None,
@@ -39,8 +39,9 @@ def modalities_section(split: pd.DataFrame | None, counterfactuals: pd.DataFrame
             for target, own in ((t, mean.loc[mean["target"] == t]) for t in dict.fromkeys(mean["target"]))]
     body += table_html((f"Mean size{f', {units}' if units else ''}", *map(display_name, groups)), rows)
     by_gene = split.groupby(["region", "group"], sort=False)["shapley"].mean().reset_index()
-    away = split.assign(away=(split["prediction"] - split["baseline"]).abs()).groupby("region")["away"].mean()
-    shown = list(away.sort_values(ascending=False, kind="stable").index[:_MOST_GENES])
+    away = split.assign(away=(split["prediction"] - split["baseline"]).abs())
+    far = away.groupby("region", sort=False)[["away"]].mean().reset_index()
+    shown = far["region"].to_numpy()[np.argsort(-far["away"].to_numpy(float), kind="stable")][:_MOST_GENES]
     part = pd.concat([by_gene.loc[by_gene["region"] == gene] for gene in shown])
     body += Markup("<h3>Genes that differ most from the average one</h3>")
     body += figure_html(plot_shares(part, name="region", part="group", value="shapley", order=groups, percent=False,
@@ -67,8 +68,8 @@ def _counterfactuals(table: pd.DataFrame, units: str) -> Markup:
     gene = "gene_id" if "gene_id" in best else "region"
     rows = [(r["place"], r[gene], r["target"], *(number_text(r[c], 3, sign=c != "prediction") for c in columns))
             for r in best.to_dict("records")]
-    mean = table[list(columns)].mean()
-    rows.append(("mean of all", "", "", *(number_text(mean[c], 3, sign=c != "prediction") for c in columns)))
+    rows.append(("mean of all", "", "", *(number_text(table[c].to_numpy(float).mean(), 3, sign=c != "prediction")
+                                           for c in columns)))
     text = Markup("<h3>Erase the signal and keep the DNA, and the reverse</h3><p class=\"note\">{}</p>").format(
         "What the prediction loses (before − after" + (f", {units}" if units else "") + "). An interaction below 0 "
         "says that either will do, above 0 that the model takes both to believe in an element.")

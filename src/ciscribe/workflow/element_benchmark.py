@@ -350,7 +350,7 @@ def site_scan(run: Run, sites: pd.DataFrame, seed: int, *, reach: int = 64) -> K
     genes = store.genes["gene_id"].iloc[train].astype(str).tolist()
     bins = _bins(run, genes)
     label = np.zeros(bins.shape)
-    row, gene, first, last = bins.pairs(sites[["chrom", "start", "end"]])
+    row, gene, first, last = bins.pairs(sites)
     for g, a, b in zip(gene, first, last, strict=True):
         label[g, a:b] = 1
     if not len(row):
@@ -430,7 +430,8 @@ def _split(table: pd.DataFrame) -> pd.DataFrame:
     parts = table["method"].astype(str).str.rsplit(": ", n=1)
     own = parts.str.len() == 2
     table = table.assign(run=parts.str[0].where(own, ""), score=parts.str[-1])
-    return table[["truth", "run", "score", *(c for c in table.columns if c not in ("truth", "run", "score"))]]
+    first = ["truth", "run", "score"]
+    return table.loc[:, [*first, *(c for c in table.columns if c not in first)]]
 
 
 def _specific(bins: Bins, scored: Sequence[Scored], methods: Mapping[str, ndarray], stage: str, target: str | None
