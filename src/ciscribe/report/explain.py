@@ -207,7 +207,7 @@ def _tiles(found: Explanation) -> list[tuple[str, str, str]]:
                       f"{f', {display_name(found.maps.method)}' if found.maps.method else ''}"))
     if filled(split := found.tables["modalities"]):
         size = split["shapley"].abs().groupby(split["group"], sort=False).mean()
-        tiles.append(("Weighs most", str(size.idxmax()), f"mean share of a prediction {number_text(size.max(), 2)}"))
+        tiles.append(("Weighs most", str(size.idxmax()), f"mean size of its share {number_text(size.max(), 2)}"))
     if found.patterns is not None:
         best = best_matches(found.tables["matches"])
         sure = sum(best.get(p.name, ("", 1.0))[1] <= 0.05 for p in found.patterns)
