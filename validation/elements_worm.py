@@ -26,7 +26,7 @@ STAGES = ("emb", "L1", "L2", "L3", "L4", "YA")
 RUNS: dict[str, tuple[tuple[str, ...], int, int]] = {
     # name: stages whose ATAC the model reads, seed, epochs
     "sequence_1": ((), 1, EPOCHS),
-    "sequence_2": ((), 2, EPOCHS),
+    "sequence_2": ((), 2, 4),
     "atac_emb": (("emb",), 1, 3),
 }
 N_ERASED = 400

@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import RidgeCV
 from torch import nn
 
 from ciscribe.elements.bins import Bins, distance_scores, erasure_scores, of_another_gene, smoothed_mask
-from ciscribe.elements.scan import fit_kmer_ridge
+from ciscribe.elements.scan import ALPHAS, fit_kmer_ridge
 from ciscribe.errors import SchemaError
 from ciscribe.oracle import Oracle
 from ciscribe.sequence import N, encode, kmer_counts
@@ -157,6 +158,9 @@ def test_kmer_scan__equals_counting_by_hand_and_finds_the_planted_word():
     y = np.stack([has * 3.0, has * -1.0], axis=1) + rng.normal(0, 0.1, (211, 2))
     found = fit_kmer_ridge(codes, y)
     assert found.weights.shape == (4**5, 2)
+    twin = RidgeCV(alphas=ALPHAS).fit(kmer_counts(codes, 5).astype(float), y)
+    assert found.alpha == twin.alpha_
+    np.testing.assert_allclose(found.weights.T, twin.coef_, atol=1e-6)
     codes[0, 17] = N
     scan = found.scan(codes, resolution=10, reach=3)
     assert scan.shape == (211, 13, 2)

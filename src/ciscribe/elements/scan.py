@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
-from sklearn.linear_model import RidgeCV
 
 from ciscribe.card import Card
 from ciscribe.errors import SchemaError
@@ -96,8 +95,19 @@ def fit_kmer_ridge(codes: UInt8[ndarray, "n L"], y: Float[ndarray, "m T"], *, k:
     if bad.any():
         raise SchemaError(f"{int(bad.sum()):,} of {len(y):,} rows have a number that is missing or infinite; first: "
                           f"row {int(bad.argmax())}")
-    fitted = RidgeCV(alphas=ALPHAS).fit(kmer_counts(codes, k).astype(np.float64), y)
-    return KmerScan(np.asarray(fitted.coef_).reshape(y.shape[1], -1).T, k, float(np.asarray(fitted.alpha_, dtype=float).max()))
+    counts = kmer_counts(codes, k).astype(np.float64)
+    counts -= counts.mean(axis=0)
+    y = y - y.mean(axis=0)
+    values, vectors = np.linalg.eigh(counts.T @ counts)
+    turned = counts @ vectors
+    squares, onto = turned**2, turned.T @ y
+    best = (np.inf, ALPHAS[0])
+    for alpha in ALPHAS:
+        shrink = 1 / (np.maximum(values, 0) + alpha)
+        left_out = (y - turned @ (shrink[:, None] * onto)) / (1 - 1 / len(y) - squares @ shrink)[:, None]
+        best = min(best, (float((left_out**2).mean()), alpha))
+    shrink = 1 / (np.maximum(values, 0) + best[1])
+    return KmerScan(vectors @ (shrink[:, None] * onto), k, best[1])
 
 
 def _kmer_index(codes: UInt8[ndarray, "G L"], k: int) -> ndarray:

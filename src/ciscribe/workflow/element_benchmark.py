@@ -67,7 +67,7 @@ CONTROLS = ("random", "shuffled", "distance", "another_gene_mask", "another_gene
 _CURVE_GENES = 300
 _TILE_BP = 128
 _REACH_BP = 64  # to either side of a bin: a site is some 150 bp
-_SITE_BINS = 60_000  # training examples of the supervised rival
+_SITE_BINS = 30_000  # training examples of the supervised rival
 
 
 class Scored(NamedTuple):
@@ -413,7 +413,7 @@ def _against_truth(bins: Bins, methods: Mapping[str, ndarray], extra: Mapping[st
         found = benchmark_bins(bins, use, truth, within=within, controls=controls, seed=seed)
         table = found.table.assign(truth=name, prevalence=found.prevalence,
                                    fold=found.table["auprc_full"] / found.prevalence)
-        sure = fold_intervals(bins, use, truth, within=within, versus="kmer_ridge", seed=seed)
+        sure = fold_intervals(bins, use, truth, within=within, versus="kmer_ridge", n=60, seed=seed)
         table = table.merge(sure, on="method")
         tables.append(_split(table))
         curves.append(found.curves.assign(truth=name))
