@@ -14,12 +14,12 @@ def page(folder: Path = FOLDER) -> str:
     only = f"sites of {HEIGHT.format('ya')} only"
     return "\n".join([
         "## Sites of the young adult, from the ATAC of the embryo", "",
-        f"`atac_emb` reads the ATAC of the embryo in the window beside the sequence ({RUNS['atac_emb'][2]} epochs), and "
-        f"nothing of the young adult. {kept(folder, ['atac_emb'])} Sites that are 4 times as high in the young adult as in "
-        f"the embryo are closed in what it reads. {N_ERASED} genes of chrIV.", "",
+        f"`atac_emb` reads the ATAC of the embryo in the window beside the sequence ({RUNS['atac_emb'][2]} epochs), "
+        f"and nothing of the young adult. {kept(folder, ['atac_emb'])} Sites that are 4 times as high in the young "
+        f"adult as in the embryo are closed in what it reads. {N_ERASED} genes of chrIV.", "",
         evidence(of(table, only)), "",
-        "Among the bases of all accessible sites: which of them are open in the young adult and not in the embryo? `effect "
-        "on YA, over the others` is the drop of the prediction for the young adult minus the mean of the other stages.", "",
-        evidence(of(table, f"{only}, among all sites")), "",
+        "Among the bases of all accessible sites: which of them are open in the young adult and not in the embryo? "
+        "`effect on YA, over the others` is the drop of the prediction for the young adult minus the mean of the other "
+        "stages.", "", evidence(of(table, f"{only}, among all sites")), "",
         "Accessible sites of any stage, an easy test for a mask that sees the embryo's:", "",
         evidence(of(table, "accessible sites"))])

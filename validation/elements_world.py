@@ -21,6 +21,8 @@ from ciscribe.workflow.run import Run
 CELLS = ("liver", "blood", "neuron")
 RUNS = ("full", "sequence_only", "signal_gate")
 EPOCHS = 8
+N_ERASED = 40
+"""Genes whose tiles are erased; the mask is asked about all."""
 FOLDER = Path("runs/elements_world")
 
 
@@ -53,10 +55,12 @@ def trained(root: Path, name: str) -> Run:
 
 def page(folder: Path = FOLDER) -> str:
     """Markdown of the section."""
-    out = folder.resolve() / "benchmark"
+    runs = [trained(folder, name).folder for name in RUNS]
+    out, erased = (folder.resolve() / name for name in ("benchmark", "benchmark_erased"))
     if not (out / "benchmark.json").exists():
-        runs = [trained(folder, name).folder for name in RUNS]
-        benchmark_elements(runs[0], runs[1:], out, progress=False)
+        benchmark_elements(runs[0], runs[1:], out, erase=False, progress=False)
+    if not (erased / "benchmark.json").exists():
+        benchmark_elements(runs[0], out=erased, n=N_ERASED, progress=False)
     table = pd.read_parquet(out / "benchmark.parquet")
     facts = json.loads((out / "benchmark.json").read_text())
     return "\n".join([
@@ -71,6 +75,9 @@ def page(folder: Path = FOLDER) -> str:
         evidence(of(table, "true enhancers")), "",
         "By distance from the nearest TSS, AUPRC over chance:", "",
         bands(pd.read_parquet(out / "by_distance.parquet"), "true enhancers"), "",
+        f"### Erasing tiles ({N_ERASED} genes, `full`)", "",
+        evidence(of(pd.read_parquet(erased / "benchmark.parquet"), "true elements")), "", "True enhancers only:", "",
+        evidence(of(pd.read_parquet(erased / "benchmark.parquet"), "true enhancers")), "",
         "### Decoys", "",
         "The best base pairs of each method, as many as promoters and enhancers have. `decoy_open` and "
         "`decoy_poised` are open and do nothing; most of the open ones carry the acetylation of an enhancer. In "

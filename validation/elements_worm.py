@@ -93,8 +93,8 @@ def page(folder: Path = FOLDER) -> str:
     lines = [
         "## The worm, without ATAC among the inputs", "",
         "Seq2Exp reads 4,096 bp around the TSS and nothing else (no track, no surroundings): one layer, 48 channels, "
-        f"{EPOCHS} epochs, one thread. That is smaller and shorter than `configs/worm.yaml`, to fit into the time there "
-        f"was. Trained without chrIII (validation) and chrIV (test). {kept(folder, ["sequence_1"])} "
+        f"{EPOCHS} epochs, one thread. That is smaller and shorter than `configs/worm.yaml`, to fit into the time "
+        f"there was. Trained without chrIII (validation) and chrIV (test). {kept(folder, ['sequence_1'])} "
         f"Figures are of the {facts['genes']:,} genes of chrIV, {facts['bp']:,} bp of windows.", "",
         "### Accessible sites", "",
         f"{sites['prevalence'].iloc[0]:.1%} of the bases lie in one of the 42,245 accessible sites: the AUPRC of "
