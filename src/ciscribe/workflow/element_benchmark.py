@@ -64,7 +64,7 @@ PROMOTER_BP = (-1_000, 250)
 """Where the 5-mers are counted that the rival's regression of expression is fitted on, bp from the TSS."""
 CONTROLS = ("random", "shuffled", "distance", "another_gene_mask", "another_gene_mask_smoothed", "another_gene_erasure",
             "another_gene_erased_bases")
-_CURVE_GENES = 300
+_CURVE_BP = 1_250_000  # of windows in necessity and sufficiency, which ask the model some hundred times
 _TILE_BP = 128
 _REACH_BP = 64  # to either side of a bin: a site is some 150 bp
 _SITE_BINS = 30_000  # training examples of the supervised rival
@@ -533,8 +533,9 @@ def _curves(scored: Sequence[Scored], extra: Mapping[str, ndarray], bins: Bins, 
     """Sufficiency and necessity of every run with a mask."""
     parts = []
     take = np.arange(len(bins.gene_ids))
-    if len(take) > _CURVE_GENES:
-        take = np.sort(np.random.default_rng(seed).choice(take, _CURVE_GENES, replace=False))
+    most = max(30, _CURVE_BP // (bins.n_bins * bins.resolution))
+    if len(take) > most:
+        take = np.sort(np.random.default_rng(seed).choice(take, most, replace=False))
     for of in scored:
         if "mask" not in of.scores:
             skipped.append(f"necessity and sufficiency of {of.name}: its model has no mask")
