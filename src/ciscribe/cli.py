@@ -26,6 +26,8 @@ variants_app = App(name="variants", help="What variants do: score a file of them
 app.command(variants_app)
 links_app = App(name="links", help="Which element serves which gene: score links, or hold them against CRISPRi.")
 app.command(links_app)
+elements_app = App(name="elements", help="Call the elements of a run, or ask whether they are real.")
+app.command(elements_app)
 bench_app = App(name="bench", help="Compare methods on real data.")
 app.command(bench_app)
 
@@ -146,7 +148,7 @@ def evaluate(run_dir: Path, *, again: bool = False, quiet: bool = False) -> None
     _step(run_dir, "evaluate", again, quiet)
 
 
-@app.command
+@elements_app.default
 def elements(run_dir: Path, *, again: bool = False, quiet: bool = False) -> None:
     """Call the regulatory elements of the held-out genes: elements.bed.
 
@@ -158,6 +160,53 @@ def elements(run_dir: Path, *, again: bool = False, quiet: bool = False) -> None
         Call anew even when it is done.
     """
     _step(run_dir, "elements", again, quiet)
+
+
+@elements_app.command(name="benchmark")
+def elements_benchmark(run_dir: Path, *others: Path, sites: Path | None = None, promoters: Path | None = None,
+                       enhancers: Path | None = None, names: Path | None = None, stage: str | None = None,
+                       against: str | None = None, target: str | None = None, fold: str = "test", n: int | None = None,
+                       erase: bool = True, out: Out = None, seed: int = 0, quiet: bool = False) -> None:
+    """Ask whether the elements of a run are real: against what is known, through the model, and from run to run.
+
+    Writes benchmark.tsv and report.html; what lacks its input is left out, and said so.
+
+    Parameters
+    ----------
+    run_dir
+        Folder of a trained run of genes; the figures of a simulated world need no further file.
+    others
+        Other runs with the same windows: seeds, folds, or less input.
+    sites
+        Accessible sites: BED, or a table that begins with chromosome, start, end; further numbers are heights.
+    promoters
+        Annotated promoters.
+    enhancers
+        Elements whose column 4 names their target genes (``Name=a,b``).
+    names
+        Table of gene_id and other names of genes, for those targets.
+    stage
+        Column of heights in `sites`: also find the sites that are open there and not in `against`.
+    against
+        Another column of heights.
+    target
+        Target of the model that goes with `stage`.
+    fold
+        train, valid, test or all.
+    n
+        Most genes; all unless given.
+    erase
+        Also score by erasing tiles, which takes most of the time; --no-erase is the mask alone.
+    out
+        Folder; <run>/elements_benchmark unless given.
+    """
+    module = import_module("ciscribe.workflow.element_benchmark")
+    table, folder = module.benchmark_elements(
+        run_dir, others, out, sites=sites, promoters=promoters, enhancers=enhancers, names=names, stage=stage,
+        against=against, target=target, fold=fold, n=n, erase=erase, seed=seed, **_options(quiet))
+    if len(table):
+        _print_table(table[["truth", "method", "auprc_full", "prevalence", "fold", "precision"]])
+    _finish(folder)
 
 
 @app.command
@@ -296,6 +345,34 @@ def syntax(run_dir: Path, *, words: list[str] | None = None, max_gap: int = 60, 
     """
     _finish(_explain().find_syntax(run_dir, words=words or (), max_gap=max_gap, n_backgrounds=n_backgrounds, seed=seed,
                                    **_options(quiet)))
+
+
+@app.command
+def modalities(run_dir: Path, *, genes: list[str] | None = None, fold: str = "test", n: int = 50,
+               absent: Literal["average", "zeros"] = "average", each: bool = False, seed: int = 0, quiet: bool = False
+               ) -> None:
+    """Share the predictions of a run among sequence, signals and covariates: explain/modalities.parquet, report.html.
+
+    Also erases the signal of called elements and keeps their DNA, and the reverse: explain/counterfactuals.parquet.
+
+    Parameters
+    ----------
+    run_dir
+        Folder of a trained run of genes.
+    genes
+        Only these genes, by id or name.
+    fold
+        train, valid, test or all.
+    n
+        Most genes of the fold.
+    absent
+        What absent signals become: the average training gene's, or zeros.
+    each
+        Every track is a group of its own; else all are one where there would be more than five groups.
+    """
+    module = import_module("ciscribe.workflow.modalities")
+    _finish(module.split_modalities(run_dir, genes=genes or (), fold=fold, n=n, absent=absent, each=each, seed=seed,
+                                    **_options(quiet)))
 
 
 @variants_app.command(name="score")

@@ -237,7 +237,7 @@ def test_to_bed__one_row_an_element_and_survives_the_file(tmp_path):
 
 def test_cards__are_complete():
     assert all(isinstance(card, Card) for card in CARDS)
-    assert len({card.name for card in CARDS}) == len(CARDS) == 4
+    assert len({card.name for card in CARDS}) == len(CARDS) == 6
 
 
 def test_call_elements__trim_keeps_the_width_at_half_height():

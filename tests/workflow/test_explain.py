@@ -36,6 +36,7 @@ from planted import LENGTH, MOTIF, one_model, planted, write
 
 SECTIONS = {"explain": ("contributions", "changes"), "motifs": ("patterns", "hits"), "syntax": ("syntax",),
             "attribution benchmark": ("robustness",)}
+OF_SEQUENCES = [part for part in FILES if part != "modalities"]  # a reporter assay has no signals
 MAPS = ["attributions.npz", "ism.npz", "tiles.parquet"]
 QUIET = {"tell": lambda line: None, "progress": False}
 
@@ -139,8 +140,8 @@ def genes(tmp_path_factory):
 
 def test_parts__make_every_file_and_a_page_with_every_section(explained):
     run, lines, _ = explained
-    assert names(run) == {*(file for files in FILES.values() for file in files if file != "consistency.parquet"),
-                          "provenance.json", "report.html"}
+    made = (file for part in OF_SEQUENCES for file in FILES[part] if file != "consistency.parquet")
+    assert names(run) == {*made, "provenance.json", "report.html"}
     assert anchors(page(run / "explain")) == [*(a for part in SECTIONS.values() for a in part), "cards", "provenance"]
     assert re.search(r"deeplift, \d+ s; contributions add up, relative error \d\.\de-\d+", lines[1])
     assert not [line for line in lines if "removed" in line]
@@ -216,10 +217,10 @@ def test_compare__one_row_a_method_and_track_and_each_method_once(explained):
 def test_provenance__says_what_made_each_part(explained):
     run, _, _ = explained
     record = json.loads((run / "explain" / "provenance.json").read_text())
-    assert list(record) == ["model", *FILES]
+    assert list(record) == ["model", *OF_SEQUENCES]
     assert record["explain"]["methods"] == ["deeplift", "ism", "tile_deletion"]
     assert (record["motifs"]["track"], record["syntax"]["n_backgrounds"]) == ("activity", 11)
-    named = {name for part in FILES for name in record[part]["methods"]}
+    named = {name for part in OF_SEQUENCES for name in record[part]["methods"]}
     assert {"seqlet-clusters", "tomtom", "hit-caller", "syntax_surrogate", "weight_randomization"} <= named
     assert named <= {card.name for card in CARDS}
     assert {card.name for card in explanation_cards(record)} == named

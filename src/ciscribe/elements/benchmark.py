@@ -133,7 +133,7 @@ def benchmark_calls(methods: Mapping[str, pd.DataFrame], truth: pd.DataFrame, un
     start, end, score = axis.locate(methods[control_of])
     shuffled = axis.rank(start, end, rng.permutation(score), rng)
     ranked |= {"random": axis.rank(*axis.scatter(end - start, rng), score, rng), "shuffled": shuffled}
-    return _summarize(ranked, set(methods), budget, axis.truth_bp, axis.universe_bp, "bp")
+    return summarize_ranking(ranked, set(methods), budget, axis.truth_bp, axis.universe_bp, "bp")
 
 
 def benchmark_links(methods: Mapping[str, pd.DataFrame], truth: pd.DataFrame, *,
@@ -201,14 +201,15 @@ def benchmark_links(methods: Mapping[str, pd.DataFrame], truth: pd.DataFrame, *,
         order = order[np.isfinite(score[order])]
         ranked[name] = (np.ones(len(order), dtype=np.int64), label[order].astype(np.int64))
     budget = int(label.sum()) if budget_pairs is None else budget_pairs
-    return _summarize(ranked, set(methods), budget, int(label.sum()), len(label), "pairs")
+    return summarize_ranking(ranked, set(methods), budget, int(label.sum()), len(label), "pairs")
 
 
 def sufficiency_necessity(oracle: MaskedOracle, X: Shaped[Tensor, "G ..."], S: Shaped[Tensor, "G ..."] | None,
                           covariates: Shaped[Tensor, "G n_covariates"] | None,
                           scores: Float[np.ndarray, "G n_bins"] | Float[Tensor, "G n_bins"],
                           budgets: Sequence[float] = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
-                          y: Float[np.ndarray, "G T"] | Float[Tensor, "G T"] | None = None, *, seed: int = 0,
+                          y: Float[np.ndarray, "G T"] | Float[Tensor, "G T"] | None = None, *,
+                          rivals: Mapping[str, Float[np.ndarray, "G n_bins"]] | None = None, seed: int = 0,
                           n_random: int = 1, batch_size: int = 64, progress: bool = False) -> pd.DataFrame:
     """How much of the prediction the best bins of each window carry, alone and by their absence.
 
@@ -224,6 +225,8 @@ def sufficiency_necessity(oracle: MaskedOracle, X: Shaped[Tensor, "G ..."], S: S
         Fractions of the bins of each window (at least one bin is taken).
     y
         Observed expression. None compares with the unperturbed prediction.
+    rivals
+        Other scores of the bins, each an `order` of its own by its name.
     seed
         For ties and random orders.
     n_random
@@ -251,7 +254,7 @@ def sufficiency_necessity(oracle: MaskedOracle, X: Shaped[Tensor, "G ..."], S: S
 
     Notes
     -----
-    Cost: ``1 + 4 × len(budgets) × (1 + n_random)`` predictions of all windows.
+    Cost: ``1 + 2 × len(budgets) × (2 + 2 n_random + rivals)`` predictions of all windows.
     """
     scores_ = np.asarray(scores, dtype=np.float64)
     n_genes, n_bins = scores_.shape
@@ -276,6 +279,11 @@ def sufficiency_necessity(oracle: MaskedOracle, X: Shaped[Tensor, "G ..."], S: S
         raise SchemaError(f"y must have the shape of the prediction, {before.shape}; got {goal.shape}")
     rng = np.random.default_rng(seed)
     orders = list(_bin_orders(scores_, n_random, rng))
+    for name, other in (rivals or {}).items():
+        if name in {order for order, _ in orders} or np.shape(other) != scores_.shape or not np.isfinite(other).all():
+            raise SchemaError(f"other scores have a name of their own and one finite number a bin, {scores_.shape}; "
+                              f"got {name!r} with shape {np.shape(other)}")
+        orders.append((name, _ranks(np.asarray(other, dtype=np.float64), rng)))
     tasks = [(order, rank, budget, kind) for order, rank in orders for budget in budgets
              for kind in ("sufficiency", "necessity")]
     rows = []
@@ -357,9 +365,21 @@ class _Axis:
         return np.cumsum(step)[:-1] > 0
 
 
-def _summarize(ranked: Mapping[str, tuple[np.ndarray, np.ndarray]], real: set[str], budget: int, truth: int,
+def summarize_ranking(ranked: Mapping[str, tuple[np.ndarray, np.ndarray]], real: set[str], budget: int, truth: int,
                universe: int, unit: str) -> CallBenchmark:
-    """Areas, the point at the budget, and curves of every ranking."""
+    """Areas, the point at the budget, and curves of every ranking.
+
+    Parameters
+    ----------
+    ranked
+        Method → what each call adds, and how much of it is true, best call first.
+    real
+        Methods that are no controls.
+    budget, truth, universe
+        As in `CallBenchmark`.
+    unit
+        ``bp`` or ``pairs``.
+    """
     if budget < 1:
         raise ValueError(f"the budget must be at least 1 {unit}; got {budget}")
     rows, curves = [], []
@@ -404,22 +424,23 @@ def _bin_orders(scores: np.ndarray, n_random: int,
                 rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
     """Name and rank (0 is taken first) of every bin, for each order."""
     n_genes, n_bins = scores.shape
-
-    def rank(values: np.ndarray) -> np.ndarray:
-        order = np.lexsort((rng.random(values.shape), -values), axis=-1)
-        ranks = np.empty_like(order)
-        np.put_along_axis(ranks, order, np.broadcast_to(np.arange(n_bins), values.shape), axis=-1)
-        return ranks
-
-    yield "model", rank(scores)
-    yield "distance", rank(np.broadcast_to(-np.abs(np.arange(n_bins) - (n_bins - 1) / 2), scores.shape))
+    yield "model", _ranks(scores, rng)
+    yield "distance", _ranks(np.broadcast_to(-np.abs(np.arange(n_bins) - (n_bins - 1) / 2), scores.shape), rng)
     for _ in range(n_random):
-        yield "random", rank(np.zeros_like(scores))
+        yield "random", _ranks(np.zeros_like(scores), rng)
         # a random cycle: no gene keeps its own scores
         cycle = rng.permutation(n_genes)
         other = np.empty(n_genes, dtype=np.int64)
         other[cycle] = np.roll(cycle, 1)
-        yield "shuffled", rank(scores[other])
+        yield "shuffled", _ranks(scores[other], rng)
+
+
+def _ranks(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rank of each bin of each window, 0 for the highest; ties in random order."""
+    order = np.lexsort((rng.random(values.shape), -values), axis=-1)
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(values.shape[1]), values.shape), axis=-1)
+    return ranks
 
 
 def _mean_pearson(a: np.ndarray, b: np.ndarray) -> float:

@@ -7,6 +7,7 @@ from ciscribe.interpret import (
     deeplift,
     gradient,
     hits,
+    modalities,
     modisco,
     motifs,
     periodicity,
@@ -20,6 +21,7 @@ from ciscribe.perturb import context, experiments, mutagenesis, tiles
 
 CARDS: tuple[Card, ...] = (
     deeplift.CARD, *gradient.CARDS.values(), mutagenesis.CARD, *attention.CARDS.values(), *shapley.CARDS.values(),
+    *modalities.CARDS.values(),
     tiles.CARD, *experiments.CARDS.values(), context.CARD, seqlets.CARD, *modisco.CARDS, pwm.CARD, motifs.CARD,
     hits.CARD, syntax.CARD, periodicity.CARD, *surrogate.CARDS.values(), *robustness.CARDS.values(),
 )

@@ -50,7 +50,7 @@ class Shapley(NamedTuple):
 
 
 def shapley(value: Callable[[Bool[ndarray, "n players"]], ndarray], n_players: int, *, n_permutations: int = 200,
-            seed: int = 0) -> Shapley:
+            seed: int = 0, exact: int = EXACT) -> Shapley:
     """Share of each player in what all of them achieve together.
 
     Parameters
@@ -59,11 +59,13 @@ def shapley(value: Callable[[Bool[ndarray, "n players"]], ndarray], n_players: i
         Worth of coalitions: bool ``(n, players)``, true for who takes part, to numbers ``(n, T)`` or ``(n,)``. No
         coalition is asked twice.
     n_players
-        Up to `EXACT` the values are exact: all coalitions are asked, at once. Beyond, orders are drawn.
+        Up to `exact` of them the values are exact: all coalitions are asked, at once. Beyond, orders are drawn.
     n_permutations
         Even, at least 4: half are drawn, the others are their reverses. About ``n_permutations * n_players`` questions.
     seed
         Of the permutations.
+    exact
+        Most players of whom all coalitions are asked.
 
     Notes
     -----
@@ -82,7 +84,7 @@ def shapley(value: Callable[[Bool[ndarray, "n players"]], ndarray], n_players: i
     """
     if n_players < 1:
         raise SchemaError(f"a game has at least 1 player; got {n_players}")
-    if n_players <= EXACT:
+    if n_players <= exact:
         return _exact(value, n_players)
     if n_permutations < 4 or n_permutations % 2:
         raise SchemaError(f"permutations come in pairs, at least 2 of them; got n_permutations={n_permutations}")

@@ -1,13 +1,14 @@
 """Pictures of results: a result goes in, Matplotlib axes or a figure come out.
 
 Nothing here reads files, touches ``pyplot`` or changes Matplotlib's global settings. `scores` and `curves`
-draw how good a model and its elements are, `tracks` stacks `panels` into a piece of the genome; `logo`,
-`gallery`, `importance`, `syntax` and `faithfulness` show what a model listens to, with the letters and cells of
-`glyphs`; `links` and `variants` show which element serves which gene and what a variant changes; `style` holds the
-one look and the SVG writer.
+draw how good a model and its elements are, `elements` how these compare with what is known, `tracks` stacks `panels`
+into a piece of the genome; `logo`, `gallery`, `importance`, `syntax` and `faithfulness` show what a model listens to,
+with the letters and cells of `glyphs`; `links` and `variants` show which element serves which gene and what a variant
+changes; `style` holds the one look and the SVG writer.
 """
 
 from ciscribe.plot.curves import plot_budget_curves, plot_precision_recall, plot_training, plot_truncation
+from ciscribe.plot.elements import plot_by_distance, plot_folds, plot_shares
 from ciscribe.plot.faithfulness import plot_consistency, plot_faithfulness, plot_randomization
 from ciscribe.plot.gallery import plot_patterns
 from ciscribe.plot.importance import AttributionPanel, plot_mutagenesis, plot_tiles
@@ -31,9 +32,11 @@ __all__ = [
     "SignalPanel",
     "locus_panels",
     "plot_budget_curves",
+    "plot_by_distance",
     "plot_consistency",
     "plot_contributions",
     "plot_faithfulness",
+    "plot_folds",
     "plot_interactions",
     "plot_intervals",
     "plot_locus",
@@ -50,6 +53,7 @@ __all__ = [
     "plot_reliability",
     "plot_scatter",
     "plot_scatter_grid",
+    "plot_shares",
     "plot_spacing",
     "plot_tiles",
     "plot_training",

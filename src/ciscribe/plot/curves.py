@@ -178,8 +178,12 @@ def plot_budget_curves(suff_nec: pd.DataFrame) -> Figure:
     orders = [str(o) for o in suff_nec["order"].unique()]
     colors = series_colors(orders)
     dashes = dict(zip(orders, DASHES * len(orders), strict=False))
+    width = WIDTH if len(kinds) > 1 else 6
+    longest = max(text_width(display_name(o)) for o in orders)
+    columns = max(1, min(len(orders), int((width - 0.7) * 72 / (longest + 42))))
+    rows_of_names = -(-len(orders) // columns)
     figure, axes = axes_grid(
-        len(kinds), len(kinds), width=WIDTH if len(kinds) > 1 else 6, panel_height=2.7, top=0.66, gap=0.7
+        len(kinds), len(kinds), width=width, panel_height=2.7, top=0.45 + 0.21 * rows_of_names, gap=0.7
     )
     share = suff_nec["budget"].max() <= 1
     low, high = min(0.0, float(suff_nec["r"].min())), max(1.0, float(suff_nec["r"].max()))
@@ -209,7 +213,7 @@ def plot_budget_curves(suff_nec: pd.DataFrame) -> Figure:
         handles=handles,
         loc="upper left",
         bbox_to_anchor=(0.5 / figure.get_figwidth(), 1),
-        ncols=min(5, len(handles)),
+        ncols=columns,
         borderaxespad=0.2,
         columnspacing=1.8,
     )

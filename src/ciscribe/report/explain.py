@@ -25,6 +25,7 @@ from ciscribe.report.build import build_report
 from ciscribe.report.explain_files import Explanation, Maps, read_explanation
 from ciscribe.report.explain_rules import filled, robustness_section, syntax_section, track_name
 from ciscribe.report.markup import figure_html, number_text, table_html
+from ciscribe.report.modalities import modalities_section
 from ciscribe.report.sections import Section
 
 _MOST_REGIONS, _MOST_MAPS, _MOST_PATTERNS = 6, 3, 20
@@ -65,6 +66,7 @@ def explain_sections(found: Explanation) -> list[Section | None]:
     tracks = found.maps.tracks if found.maps is not None else []
     units = found.maps.units if found.maps is not None else ""
     return [
+        modalities_section(tables["modalities"], tables["counterfactuals"]),
         attributions_section(found.maps),
         changes_section(found.ism, tables["tiles"], found.maps),
         patterns_section(found.patterns, tables["matches"]),
@@ -203,6 +205,9 @@ def _tiles(found: Explanation) -> list[tuple[str, str, str]]:
         tiles.append(("Sequences explained", f"{len(found.maps.regions):,}",
                       f"{len(found.maps.tracks)} track{'s' if len(found.maps.tracks) != 1 else ''}"
                       f"{f', {display_name(found.maps.method)}' if found.maps.method else ''}"))
+    if filled(split := found.tables["modalities"]):
+        size = split["shapley"].abs().groupby(split["group"], sort=False).mean()
+        tiles.append(("Weighs most", str(size.idxmax()), f"mean size of its share {number_text(size.max(), 2)}"))
     if found.patterns is not None:
         best = best_matches(found.tables["matches"])
         sure = sum(best.get(p.name, ("", 1.0))[1] <= 0.05 for p in found.patterns)

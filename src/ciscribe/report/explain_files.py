@@ -25,6 +25,8 @@ methods.parquet          `compare_methods`
 consistency.parquet      `consistency`
 randomization.parquet    `randomization_check`, and where several ``method``
 labels.parquet           `label_check`
+modalities.parquet       `modality_shapley`, and ``units``
+counterfactuals.parquet  `erase_signal`, and ``gene_id, place, units``
 =======================  ==============================================================================================
 """
 
@@ -43,7 +45,7 @@ from ciscribe.provenance import atomic_path
 from ciscribe.schema import Motif
 
 TABLES = ("tiles", "matches", "hits", "spacing", "observed", "interactions", "position", "surrogate", "faithfulness",
-          "methods", "consistency", "randomization", "labels")
+          "methods", "consistency", "randomization", "labels", "modalities", "counterfactuals")
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,6 +53,7 @@ FILES = {
                "surrogate.parquet"),
     "attribution benchmark": ("faithfulness.parquet", "methods.parquet", "randomization.parquet",
                               "consistency.parquet"),
+    "modalities": ("modalities.parquet", "counterfactuals.parquet"),
 }
 """What each part writes."""
 BENCHED = ("deeplift", "integrated_gradients", "gradient", "corrected_gradient", "ism")
@@ -93,7 +94,7 @@ def explain(folder: str | Path, *, method: str = "auto", genes: Sequence[str] = 
     """
     method = method if method == "auto" else method_name(method)
     of = subject(folder, genes=genes, fold=fold, n=n, track=track, seed=seed)
-    out = _open(folder, tell)
+    out = begin(folder, tell)
     start = time.perf_counter()
     tell(f"attributions: {len(of.codes):,} sequences of {of.length:,} bp …")
     found = _attribute(of, method, seed, progress)
@@ -105,15 +106,15 @@ def explain(folder: str | Path, *, method: str = "auto", genes: Sequence[str] = 
         tell("  all contributions are 0: the model does not respond to these sequences")
     most = np.argsort(-size, kind="stable")[:mutate]
     ism, windows = _change(of.take(most), seed, progress) if len(most) else (None, None)
-    _remove(out, ("explain", "motifs", "syntax"), tell, made="explain")
+    remove(out, ("explain", "motifs", "syntax"), tell, made="explain")
     observed = {} if of.observed is None else {"observed": of.observed}
     _write_maps(out / "attributions.npz", "hypothetical", found, of, predicted=_predict(of), **observed)
     if ism is not None:
         _write_maps(out / "ism.npz", "effects", ism, of.take(most))
     if windows is not None:
-        _write_table(out / "tiles.parquet", windows.assign(region=most[windows["region"].to_numpy(int)]))
+        write_table(out / "tiles.parquet", windows.assign(region=most[windows["region"].to_numpy(int)]))
     used = [found.attrs["method"], *(["ism"] if ism is not None else []), *(["tile_deletion"] if len(most) else [])]
-    _finish(out, folder, "explain", seed, used, n=len(of.codes), fold=fold)
+    finish(out, folder, "explain", seed, used, n=len(of.codes), fold=fold)
     return out
 
 
@@ -175,7 +176,7 @@ def find_motifs(folder: str | Path, *, database: Sequence[str | Path] = (), engi
         See `ciscribe.workflow.subject.subject`, `ciscribe.io.motifs.read_meme` and `discover_motifs`.
     """
     known = _database(folder, database)
-    out = _open(folder, tell)
+    out = begin(folder, tell)
     if not (out / "attributions.npz").exists():
         explain(folder, seed=seed, tell=tell, progress=progress)
     maps = read_explanation(out).maps
@@ -190,15 +191,15 @@ def find_motifs(folder: str | Path, *, database: Sequence[str | Path] = (), engi
     called = hits.call_hits(maps.codes, found, patterns, track=at) if patterns else None
     tell(f"motifs: {len(patterns)} patterns" + ("" if called is None else f", {len(called):,} instances")
          + f", {time.perf_counter() - start:.0f} s")
-    _remove(out, ("motifs", "syntax"), tell, made="motifs")
+    remove(out, ("motifs", "syntax"), tell, made="motifs")
     write_patterns(out, patterns)
     used = ["seqlets", "tf-modisco" if engine == "modisco" else "seqlet-clusters"]
     if called is not None:
         write_meme(out / "patterns.meme", [p.motif for p in patterns])
-        _write_table(out / "hits.parquet", called)
+        write_table(out / "hits.parquet", called)
         used += ["hit-caller", *(["tomtom"] if known else [])]
         _name_patterns(out, patterns, known, tell)
-    _finish(out, folder, "motifs", seed, used, track=maps.tracks[at], patterns=len(patterns))
+    finish(out, folder, "motifs", seed, used, track=maps.tracks[at], patterns=len(patterns))
     return out
 
 
@@ -217,7 +218,7 @@ def _name_patterns(out: Path, patterns: Sequence[Pattern], known: Sequence[Motif
     """Match patterns with known motifs, where there are any, and say what was found."""
     matches = motifs.match_motifs(patterns, known) if known else None
     if matches is not None:
-        _write_table(out / "matches.parquet", matches)
+        write_table(out / "matches.parquet", matches)
     for p in patterns:
         text = f"  {p.name}: {motifs.consensus(motifs.trim_motif(p.motif))}, {len(p.seqlets):,} seqlets"
         if matches is not None:
@@ -266,7 +267,7 @@ def find_syntax(folder: str | Path, *, words: Sequence[str] = (), n_motifs: int 
     """
     if min(n_motifs, n_pairs) < 1 or max_gap < 0:
         raise ConfigError(f"need n_motifs >= 1, n_pairs >= 1 and max_gap >= 0; got {n_motifs}, {n_pairs} and {max_gap}")
-    out = _open(folder, tell)
+    out = begin(folder, tell)
     known = read_explanation(out)
     asked = _asked(folder, words, known.patterns, n_motifs)
     of = subject(folder, n=n_backgrounds, usual=(50, 10), seed=seed)
@@ -290,15 +291,15 @@ def find_syntax(folder: str | Path, *, words: Sequence[str] = (), n_motifs: int 
     for motif in progress_bar(asked, description="positions", disable=not progress):
         at = range(0, of.length - _width(motif) + 1, step)
         places.append(syntax.position_curve(of.oracle, motif, backgrounds, at, **given).assign(motif=motif.name))
-    _remove(out, ("syntax",), tell, made="syntax")
+    remove(out, ("syntax",), tell, made="syntax")
     for name, table in (("interactions", matrix), ("spacing", pd.concat(curves)), ("position", pd.concat(places))):
-        _write_table(out / f"{name}.parquet", _with_names(table, of))
+        write_table(out / f"{name}.parquet", _with_names(table, of))
     used = ["syntax"]
     if not words and known.tables["hits"] is not None:
         _observe(out, known.tables["hits"], pairs, of.length, gaps[-1], seed)
         used += _surrogate(out, known, [m.name for m in asked], seed, tell)
     tell(f"  {time.perf_counter() - start:.0f} s")
-    _finish(out, folder, "syntax", seed, used, motifs=[m.name for m in asked], n_backgrounds=len(backgrounds))
+    finish(out, folder, "syntax", seed, used, motifs=[m.name for m in asked], n_backgrounds=len(backgrounds))
     return out
 
 
@@ -341,7 +342,7 @@ def _observe(out: Path, called: pd.DataFrame, pairs: pd.DataFrame, length: int, 
     seen = [arrangement.observed_spacing(called, a, b, max_gap=max_gap, length=length, seed=seed).assign(
         motif_a=a, motif_b=b) for a, b in zip(pairs["motif_a"], pairs["motif_b"], strict=True) if {a, b} <= there]
     if seen:
-        _write_table(out / "observed.parquet", pd.concat(seen))
+        write_table(out / "observed.parquet", pd.concat(seen))
 
 
 def _surrogate(out: Path, known: Explanation, names: Sequence[str], seed: int, tell: Tell) -> list[str]:
@@ -354,7 +355,7 @@ def _surrogate(out: Path, known: Explanation, names: Sequence[str], seed: int, t
     at = index_of(maps.tracks, _state(out).get("motifs", {}).get("track"))
     fitted = surrogate.syntax_surrogate(called, maps.predicted[:, at], motifs=names, seed=seed)
     write_json(out / "surrogate.json", {"r2": fitted.r2, "r2_additive": fitted.r2_additive, "track": maps.tracks[at]})
-    _write_table(out / "surrogate.parquet", fitted.coefficients)
+    write_table(out / "surrogate.parquet", fitted.coefficients)
     tell(f"  a grammar of motifs and pairs explains R² {fitted.r2:.2f} of the predictions "
          f"({fitted.r2_additive:.2f} without pairs)")
     return ["syntax_surrogate"]
@@ -395,7 +396,7 @@ def compare_attributions(folder: str | Path, *, methods: Sequence[str] = (), oth
     for other in others:
         _check_alike(folder, other)
     of = subject(folder, fold=fold, n=n, track=track, usual=(50, 10), seed=seed)
-    out = _open(folder, tell)
+    out = begin(folder, tell)
     if not methods and of.length > LONG:
         names.remove("ism")
     maps, seconds = _timed(of, names, seed, tell, progress)
@@ -419,10 +420,10 @@ def compare_attributions(folder: str | Path, *, methods: Sequence[str] = (), oth
         same = {"this run": maps[first]} | {name: _attribute(of._replace(oracle=rival), first, seed)
                                             for name, rival in _rivals(others, oracle).items()}
         tables["consistency"] = robustness.consistency(same, codes, seed=seed)
-    _remove(out, ("attribution benchmark",), tell, made="attribution benchmark")
+    remove(out, ("attribution benchmark",), tell, made="attribution benchmark")
     for name, table in tables.items():
-        _write_table(out / f"{name}.parquet", table)
-    _finish(out, folder, "attribution benchmark", seed, [*maps, "insertion_deletion", *(
+        write_table(out / f"{name}.parquet", table)
+    finish(out, folder, "attribution benchmark", seed, [*maps, "insertion_deletion", *(
         ["weight_randomization"] if checks else []), *(["consistency"] if others else [])], n=len(codes), fold=fold)
     return tables["methods"], out
 
@@ -464,13 +465,13 @@ def _rivals(folders: Sequence[str | Path], oracle: Oracle) -> dict[str, Oracle]:
 # ---- files
 
 
-def _open(folder: str | Path, tell: Tell) -> Path:
+def begin(folder: str | Path, tell: Tell) -> Path:
     """Folder of the explanation of a run, without what explains a model that was trained anew since."""
     out = open_run(folder, trained=True).folder / "explain"
     made = _state(out).get("model")
     if made is not None and made != checksum(Path(folder) / "model" / "model.safetensors"):
         tell("  the model was trained anew")
-        _remove(out, tuple(FILES), tell)
+        remove(out, tuple(FILES), tell)
     return out
 
 
@@ -479,7 +480,7 @@ def _state(out: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def _remove(out: Path, parts: Sequence[str], tell: Tell, made: str = "") -> None:
+def remove(out: Path, parts: Sequence[str], tell: Tell, made: str = "") -> None:
     """Remove the files of parts, and say which, but for the one that is `made` anew."""
     state = _state(out)
     gone = [part for part in parts if any((out / name).exists() for name in FILES[part])]
@@ -504,12 +505,13 @@ def _write_maps(path: Path, name: str, found: xr.DataArray, of: Subject, **more:
         np.savez_compressed(temporary, **arrays)
 
 
-def _write_table(path: Path, table: pd.DataFrame) -> None:
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table of an explanation, whole or not at all."""
     with atomic_path(path) as temporary:
         table.to_parquet(temporary, index=False)
 
 
-def _finish(out: Path, folder: str | Path, part: str, seed: int, methods: Sequence[str], **facts: Any) -> None:
+def finish(out: Path, folder: str | Path, part: str, seed: int, methods: Sequence[str], **facts: Any) -> None:
     """Note what made the files, write the page, and put the report of the run out of date."""
     model = checksum(Path(folder) / "model" / "model.safetensors")
     state = _state(out) | {"model": model, part: provenance(seed=seed, run=str(folder), methods=methods, **facts)}
