@@ -25,9 +25,11 @@ from test_contracts import CASES, case
 B, R, L, C, T = 3, 5, 37, 11, 2
 COMPLETE = {"deepbind", "deepsea", "basset", "deepstarr", "malinois", "jores", "xpresso", "beluga", "expecto",
             "basenji", "basenji2", "expresnet", "legnet", "bpnet", "chrombpnet", "enformer", "borzoi", "hyenadna",
-            "epinformer"}
-NO_RULE = {"danq": "lstm in layer 'lstm'", "seq2exp": r"layers\.0\.mixer", "caduceus": r"layers\.0\.mixer",
+            "epinformer", "graphreg"}
+NO_RULE = {"danq": "lstm in layer 'lstm'", "seq2exp": r"(layers\.0\.mixer|floor)", "beacon": "'bottleneck.mask'",
+           "caduceus": r"layers\.0\.mixer",
            "prism": r"layers\.0\.mixer", "caduceus_lm": r"layers\.0\.mixer"}
+NO_MASK = {"beacon no mask", "beacon no generator"}  # no base passes through its mask
 REVEALED = {"deepbind", "deepsea", "basset", "deepstarr", "malinois", "jores", "xpresso", "beluga", "expresnet",
             "bpnet", "chrombpnet"}
 
@@ -137,7 +139,7 @@ def test_models__are_those_of_the_registry():
 def test_zoo__is_complete_or_names_the_layer(key):
     oracle, X, extras = stirred(key)
     name = key.split()[0]
-    if name in NO_RULE:
+    if name in NO_RULE and key not in NO_MASK:
         with pytest.raises(UnsupportedError, match=rf"DeepLIFT has no rule for .*{NO_RULE[name]}.*; .*integrated grad"):
             deep_lift(oracle, X, n_references=2, **extras)
         return
@@ -176,7 +178,7 @@ def test_completeness_error__is_the_gap_of_the_worst_pair():
     before, after = oracle.predict(others[:, 0]), oracle.predict(X)
     total = torch.from_numpy(contributions(found, one_hot_tensor(X)).sum("position").values)
     gap = (total - (after - before)).abs().amax(0) / torch.maximum(after.abs(), before.abs()).amax(0)
-    assert found.attrs["completeness_error"] == pytest.approx(float(gap.max()), abs=3e-7)
+    assert found.attrs["completeness_error"] == pytest.approx(float(gap.max()), abs=1e-6)  # float32 rounds both
     assert float((after - before).abs().max()) > 1e-2  # something to add up to
 
 

@@ -18,7 +18,7 @@ from ciscribe.results import check_attribution_array, contributions
 from ciscribe.sequence import codes_of, one_hot_tensor
 
 FIRST = {key.split()[0]: key for key in reversed(CASES)}  # the plainest case of each model
-WITHOUT_RULES = {"danq", "seq2exp", "caduceus", "prism", "caduceus_lm"}  # recurrences and scans
+WITHOUT_RULES = {"danq", "seq2exp", "caduceus", "prism", "caduceus_lm", "beacon"}  # recurrences, scans, Beta masks
 FEW = {"deeplift": {"n_references": 1}, "expected_gradients": {"n_references": 2}, "smooth_grad": {"n_samples": 2},
        "integrated_gradients": {"n_references": 1, "n_steps": 5, "tolerance": 0.02}}
 

@@ -499,7 +499,7 @@ def test_reporter__checkpoint_of_other_shapes_lists_the_first_three(command, cop
     ({"name": "deepbind", "arguments": {"filter": 3}}, "no argument 'filter'; did you mean 'filters'"),
     ({"name": "deepbind", "preset": "gpu"}, "model 'deepbind' has no preset 'gpu'; it has: cpu"),
     ({"name": "bpnet"}, "a reporter assay needs a model of one number a target; 'bpnet' is of the task 'profile'"),
-    ({"name": "hyenadna"}, "'hyenadna' is of the task 'language model'; take one of basset, beluga, "),
+    ({"name": "hyenadna"}, "'hyenadna' is of the task 'language model'; take one of basset, beacon, beluga, "),
     ({"name": "deepstarr", "arguments": {"length": 7}}, "at least 16 bp"),
 ])
 def test_reporter__a_model_that_does_not_do(command, tmp_path, model, says):
