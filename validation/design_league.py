@@ -21,6 +21,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,7 @@ from ciscribe.design.objective import Maximize, Target
 from ciscribe.design.runner import design
 from ciscribe.errors import ConfigError
 from ciscribe.oracle import Oracle
-from ciscribe.sequence import codes_of, encode, one_hot_tensor
+from ciscribe.sequence import codes_of, decode, encode, one_hot_tensor
 from ciscribe.train.metrics import pearson, spearman
 from ciscribe.train.sequence_baselines import fit_gbm
 from ciscribe.workflow.reporter import build_model, fit_assay, read_assay
@@ -73,8 +74,7 @@ LEARNED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "drakes": ("masked_diffusion", NETWORK, {"epochs": 15}),
     "latent": ("wgan", {"channels": 16}, {"epochs": 40})}
 """Designers that begin from a generator: which, its size, and how it is fitted to the half of the oracle."""
-GREEDY = "tangermeme greedy_substitution"
-TARGETED = ("greedy", "genetic", "adalead", "edit")
+TARGETED = ("greedy", "genetic", "adalead", "edit", "edit, cheap")
 
 
 @dataclass(frozen=True)
@@ -256,9 +256,7 @@ class Counted(nn.Module):
 
 def tangermeme_greedy(model: Counted, starts: ndarray, budget: int, seed: int) -> ndarray:
     """``greedy_substitution`` of one start after the other, as many rounds as the budget pays for all."""
-    rounds = (budget // len(starts) - 1) // (4 * starts.shape[1])
-    if rounds < 1:
-        raise ConfigError("a round of all starts costs more than the budget")
+    rounds = paid_rounds(starts, budget, 1, 4 * starts.shape[1])
     greedy = import_module("tangermeme.design").greedy_substitution
     made = [greedy(model, one_hot_tensor(torch.from_numpy(start[None])), max_iter=rounds, batch_size=256, device="cpu")
             for start in starts]
@@ -288,15 +286,75 @@ def ledidi_edit(model: Counted, starts: ndarray, budget: int, seed: int, level: 
     return codes_of(torch.stack(made).round())
 
 
+class Answers:
+    """A counted model as gReLU's and CREsted's evolution ask theirs."""
+
+    def __init__(self, model: Counted, length: int):
+        self.model, self.input_shape = model, (None, length, 4)
+
+    @torch.no_grad()
+    def predict(self, X: ndarray, verbose: bool = False) -> ndarray:
+        """What is said of one-hot sequences ``(n, L, 4)``: how CREsted asks."""
+        parts = torch.from_numpy(X).transpose(1, 2).split(256)
+        return torch.cat([self.model(part) for part in parts]).numpy()
+
+    def predict_on_dataset(self, dataset: Any, **loading: Any) -> ndarray:
+        """What is said of the one-hot sequences ``(4, L)`` of a data set: how gReLU asks."""
+        return self.predict(torch.stack([dataset[i] for i in range(len(dataset))]).transpose(1, 2).numpy())
+
+    def add_transform(self, transform: None) -> None:
+        """Answers stay as they are."""
+
+    def reset_transform(self) -> None:
+        """They still do."""
+
+
+def paid_rounds(starts: ndarray, budget: int, before: int, a_round: int) -> int:
+    """Rounds that the budget pays for all starts; what a start costs before them, and in each."""
+    rounds = (budget // len(starts) - before) // a_round
+    if rounds < 1:
+        raise ConfigError("a round of all starts costs more than the budget")
+    return rounds
+
+
+def grelu_evolve(model: Counted, starts: ndarray, budget: int, seed: int) -> ndarray:
+    """``evolve`` by single substitutions, all starts together; of each the best sequence of all rounds."""
+    rounds = paid_rounds(starts, budget, 1, 3 * starts.shape[1])
+    evolve = import_module("grelu.design").evolve
+    with patch.object(np, "Inf", np.inf, create=True):  # which its release 1.1.0 reads, and NumPy 2 has no more
+        found = evolve([decode(start) for start in starts], Answers(model, starts.shape[1]), max_iter=rounds,
+                       return_seqs="best", return_preds=False, verbose=False)
+    found = found[found["best_in_iter"]].reset_index(drop=True)
+    return np.stack([encode(text) for text in found.loc[found.groupby("start_seq")["total_score"].idxmax(), "seq"]])
+
+
+def crested_evolution(model: Counted, starts: ndarray, budget: int, seed: int) -> ndarray:
+    """``in_silico_evolution``, all starts together; every round takes the best substitution, also a bad one."""
+    rounds = paid_rounds(starts, budget, 0, 1 + 3 * starts.shape[1])
+    os.environ.setdefault("KERAS_BACKEND", "torch")  # it asks no network of Keras here, and imports it
+    made = import_module("crested.tl.design").in_silico_evolution(
+        rounds, 0, Answers(model, starts.shape[1]), starting_sequences=[decode(start) for start in starts])
+    return np.stack([encode(text) for text in made])
+
+
+GREEDY, GRELU, CRESTED = "tangermeme greedy_substitution", "gReLU evolve", "CREsted in_silico_evolution"
+PROGRAMS: dict[str, tuple[str, Callable[..., ndarray]]] = {
+    GREEDY: ("tangermeme", tangermeme_greedy), "tangermeme screen": ("tangermeme", tangermeme_screen),
+    "ledidi": ("ledidi", ledidi_edit), GRELU: ("grelu", grelu_evolve), CRESTED: ("crested", crested_evolution)}
+"""Rows of other programs: the package that each needs, and how it is run."""
+
+
 def others(field: Field) -> dict[str, Callable[[Counted, ndarray, int, int], ndarray]]:
-    """Installed programs."""
-    found: dict[str, Callable[..., ndarray]] = {}
-    highest = field.highest["oracle"]
-    if find_spec("tangermeme") is not None:
-        found |= {GREEDY: tangermeme_greedy, "tangermeme screen": partial(tangermeme_screen, level=highest)}
-    if find_spec("ledidi") is not None:
-        found["ledidi"] = partial(ledidi_edit, level=highest)
-    return found
+    """Installed programs; those that go towards a level are given the highest label."""
+    level = {"level": field.highest["oracle"]}
+    return {name: partial(run, **level) if run in (tangermeme_screen, ledidi_edit) else run
+            for name, (package, run) in PROGRAMS.items() if find_spec(package) is not None}
+
+
+def say_missing() -> None:
+    """Say which programs are left out."""
+    for package in sorted({package for package, _ in PROGRAMS.values() if find_spec(package) is None}):
+        print(f"{package} is not installed: its rows are left out", flush=True)
 
 
 # Track B
@@ -505,6 +563,7 @@ def verdicts(done: pd.DataFrame, highest: dict[str, float]) -> list[str]:
 def page(folder: Path = FOLDER, budgets: Mapping[int, int] = BUDGETS) -> str:
     """Sections of `validation/design.md`."""
     torch.set_num_threads(1)
+    say_missing()
     fields = [prepare(name, folder) for name in ASSAYS]
     runs = run_league(fields, folder, budgets)
     return league_text(fields, runs) + "\n" + target_text(run_targets(fields, folder))
@@ -558,9 +617,13 @@ def league_text(fields: list[Field], runs: pd.DataFrame) -> str:
     parts += ["Other programs run as they are, behind a counter: tangermeme's greedy substitution for as many rounds "
               "as the budget pays for all starts (it cannot stop at a budget), one design a start; its screen, which "
               "takes no starts (gain is over their mean); Ledidi towards the highest label with its defaults, for as "
-              "many steps as the budget pays, of the batch that it returns the best. None of them knows constraints: "
-              "`…, repaired` is the same designs mended with the "
-              "fewest edits (`Constraints.repair`), which their users would have to do by other means.", ""]
+              "many steps as the budget pays, of the batch that it returns the best; the evolutions of gReLU and "
+              "CREsted by single substitutions, which are greedy too and cannot stop at a budget either (gReLU's "
+              "release 1.1.0 reads `np.Inf`, which NumPy 2 has no more and which is lent to it). None of them is told "
+              "the constraints: `…, repaired` is the same designs mended with the "
+              "fewest edits (`Constraints.repair`), which their users would have to do by other means."
+              + "".join(f" Not installed, and so not there: {name}." for name, (package, _) in PROGRAMS.items()
+                        if find_spec(package) is None), ""]
     return "\n".join(parts)
 
 

@@ -81,3 +81,27 @@ def test_a_round_that_is_not_affordable_is_refused(script: ModuleType) -> None:
     field = a_field(script)
     with pytest.raises(ConfigError, match="a round of all starts"):
         script.tangermeme_greedy(script.Counted(field), field.natives[:16], 16 * 4 * 23, 0)
+
+
+def test_other_evolutions_get_the_answers_of_the_oracle_and_are_counted(script: ModuleType) -> None:
+    field = a_field(script)
+    model = script.Counted(field)
+    codes, length = field.natives[:7], field.natives.shape[1]
+    X = script.one_hot_tensor(torch.from_numpy(codes))
+    asked = script.Answers(model, length)
+    np.testing.assert_allclose(asked.predict(X.transpose(1, 2).numpy())[:, 0], field.predict(codes), atol=1e-5)
+    np.testing.assert_allclose(asked.predict_on_dataset(list(X), num_workers=1)[:, 0], field.predict(codes), atol=1e-5)
+    assert (model.n, asked.input_shape) == (14, (None, length, 4))
+
+
+@pytest.mark.parametrize(("name", "package"), [("grelu_evolve", "grelu"), ("crested_evolution", "crested")])
+def test_other_evolutions_climb_within_the_budget(script: ModuleType, name: str, package: str) -> None:
+    pytest.importorskip(package)
+    field = a_field(script)
+    model, starts, budget = script.Counted(field), field.natives[:5], 5 * 2 * (1 + 3 * 23)
+    made = getattr(script, name)(model, starts, budget, 0)
+    assert model.n <= budget
+    assert ((made != starts).sum(axis=1) == 2).all()
+    assert (field.predict(made) > field.predict(starts)).all()
+    with pytest.raises(ConfigError, match="a round of all starts"):
+        getattr(script, name)(model, starts, 5 * 3 * 23, 0)
