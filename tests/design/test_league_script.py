@@ -1,6 +1,9 @@
 """The parts of `validation/design_league.py` that other programs are measured with."""
 
+import importlib
 import importlib.util
+import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -105,3 +108,26 @@ def test_other_evolutions_climb_within_the_budget(script: ModuleType, name: str,
     assert (field.predict(made) > field.predict(starts)).all()
     with pytest.raises(ConfigError, match="a round of all starts"):
         getattr(script, name)(model, starts, 5 * 3 * 23, 0)
+
+
+def test_page_of_designers_with_a_generator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    learned = importlib.import_module("design_learned")
+    league = sys.modules["design_league"]
+    field = a_field(league)
+    field = replace(field, folder=tmp_path / field.name, learned=(field.natives, np.arange(37.0)))
+    few = {"sample": ("autoregressive", {"channels": 3, "n_layers": 1}, {"epochs": 1})}
+    for module in (league, learned):
+        monkeypatch.setattr(module, "LEARNED", few)
+        monkeypatch.setattr(module, "METHODS", {"screen": ("screen", {}), "sample": ("sample", {})})
+    monkeypatch.setattr(league, "PROGRAMS", {})
+    monkeypatch.setattr(learned, "prepared", lambda folder: [field])
+    monkeypatch.setattr(learned, "BUDGET", 200)
+    text = learned.page(tmp_path, 2)
+    assert "| autoregressive | sample | 3 × 1 | 1 |" in text
+    assert "with a generator sample" in text
+    assert "all 2 runs with a generator: 1.000 at least" in text
+    assert len(league.Ledger(tmp_path / "league.csv").rows) == 4
+    assert learned.page(tmp_path, 2) == text  # nothing is made again
+    only = league.run_league([field], tmp_path, {200: 1}, ("screen",))
+    assert only["method"].tolist() == ["screen"]
