@@ -281,6 +281,7 @@ class Constraints:
                   for fault in rule.faults(codes[i], me._around, None if me.starts is None else me.starts[row[i]])]
         table = pd.DataFrame(faults, columns=pd.Index(["sequence", "rule", "start", "end", "found"]))
         return table.astype({"sequence": np.int64, "start": np.int64, "end": np.int64})
+
     def _bound(self, starts: ndarray) -> "Constraints":
         """These constraints with starts, whether they can be kept or not."""
         if starts.ndim != 2 or not len(starts):
