@@ -466,7 +466,8 @@ def run_league(fields: list[Field], folder: Path, budgets: Mapping[int, int], na
                         rows = [{"error": str(error)}]
                     ledger.add([key | row for row in rows])
     table, named = ledger.table, ledger.table["method"].str.removesuffix(", clip").str.removesuffix(", repaired")
-    wanted = named.isin([*names, *PROGRAMS]) & (table["seed"] < table["budget"].map(budgets))
+    wanted = (named.isin([*names, *PROGRAMS]) & (table["seed"] < table["budget"].map(budgets))
+              & table["dataset"].isin([field.name for field in fields]))
     return table[wanted].reset_index(drop=True)
 
 

@@ -123,11 +123,11 @@ def test_page_of_designers_with_a_generator(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(league, "PROGRAMS", {})
     monkeypatch.setattr(learned, "prepared", lambda folder: [field])
     monkeypatch.setattr(learned, "BUDGET", 200)
-    text = learned.page(tmp_path, 2)
+    text = learned.page(tmp_path, {field.name: 2})
     assert "| autoregressive | sample | 3 × 1 | 1 |" in text
     assert "with a generator sample" in text
     assert "all 2 runs with a generator: 1.000 at least" in text
     assert len(league.Ledger(tmp_path / "league.csv").rows) == 4
-    assert learned.page(tmp_path, 2) == text  # nothing is made again
+    assert learned.page(tmp_path, {field.name: 2}) == text  # nothing is made again
     only = league.run_league([field], tmp_path, {200: 1}, ("screen",))
     assert only["method"].tolist() == ["screen"]
