@@ -99,7 +99,8 @@ def target_text(table: pd.DataFrame) -> str:
         "tolerance, the edits, and the rules, without any filter afterwards; by the oracle (95 %, Wilson; designs of "
         "one start are not independent), and judged by the mean of the two judges, against the same level. `no edit` "
         f"is chance. Budget {BUDGET:,} queries for all {N_STARTS} starts; tangermeme has no budget and "
-        "takes what it needs; `repaired` mends what it returns with the fewest edits. Queries are a design.", "",
+        "takes what it needs; `repaired` mends what it returns with the fewest edits. `edit, cheap` has a tenth of the "
+        "default cost of an edit. Queries are a design.", "",
         markdown(["data set", "designer", "most edits", "designs", "success", "judged", "feasible", "edits", "queries"],
                  rows), "", "Success by the oracle at most 5 edits, by percentile:", "",
         markdown(["data set", "designer", *(f"{p}th" for p in PERCENTILES)], best), ""])
