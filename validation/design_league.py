@@ -1,4 +1,4 @@
-"""Designers at equal budgets (track B) and targets with few edits (track C), on three reporter assays.
+"""Designers at equal budgets (track B), on three reporter assays.
 
 ``python validation/design.py league [--write]``, or this file alone. Needs the public data sets (CISCRIBE_DATA names
 their folder). Models and runs are kept under ``--folder``; what is there is not made again.
@@ -12,8 +12,9 @@ import argparse
 import copy
 import math
 import os
+import pickle
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as kept
 from functools import partial
@@ -21,6 +22,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -32,17 +34,19 @@ from torch import Tensor, nn
 from ciscribe.config import AssayConfig, AssayTrainConfig
 from ciscribe.data.reporter import ReporterSet
 from ciscribe.data.similarity import grouped_folds, similarity_groups
-from ciscribe.design.benchmark import league, targeted
-from ciscribe.design.constraints import GC, Avoid, Constraints, Homopolymer, MaxEdits
+from ciscribe.design.benchmark import league
+from ciscribe.design.constraints import GC, Avoid, Constraints, Homopolymer
 from ciscribe.design.generators import GENERATORS, Generator
 from ciscribe.design.natives import kmer_correlation
-from ciscribe.design.objective import Maximize, Target
+from ciscribe.design.objective import Maximize
 from ciscribe.design.runner import design
 from ciscribe.errors import ConfigError
 from ciscribe.oracle import Oracle
-from ciscribe.sequence import codes_of, encode, one_hot_tensor
+from ciscribe.provenance import atomic_path
+from ciscribe.sequence import codes_of, decode, encode, one_hot_tensor
 from ciscribe.train.metrics import pearson, spearman
 from ciscribe.train.sequence_baselines import fit_gbm
+from ciscribe.workflow.designers import load_generator, save_generator
 from ciscribe.workflow.reporter import build_model, fit_assay, read_assay
 
 HERE = Path(__file__).resolve().parent
@@ -57,8 +61,6 @@ N_FOLDS = 11  # 0-3 and 5-8 are trained on, 4 and 9 choose the epoch, 10 gives s
 N_STARTS = N_DESIGNS = 16
 BUDGETS = {5_000: 5}
 """Model calls, and seeds of each."""
-LEARNED_SEEDS = {5_000: 3}
-PERCENTILES, MOST_EDITS, N_TARGET_STARTS, TARGET_BUDGET = (10, 50, 90), (3, 5, 10), 8, 10_000
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "screen": ("screen", {}), "drift": ("drift", {}), "greedy": ("greedy", {}), "beam 4": ("greedy", {"beam": 4}),
@@ -71,10 +73,9 @@ NETWORK, LABELS = {"channels": 64, "n_layers": 4}, 5
 LEARNED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     **{name: ("autoregressive", NETWORK, {"epochs": 15}) for name in ("sample", "reinforce", "grpo")},
     "drakes": ("masked_diffusion", NETWORK, {"epochs": 15}),
-    "latent": ("wgan", {"channels": 16}, {"epochs": 40})}
+    "latent": ("wgan", {"channels": 16}, {"epochs": 20})}
 """Designers that begin from a generator: which, its size, and how it is fitted to the half of the oracle."""
-GREEDY = "tangermeme greedy_substitution"
-TARGETED = ("greedy", "genetic", "adalead", "edit")
+PLAIN = tuple(name for name in METHODS if name not in LEARNED)
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ class Field:
     """Highest label of the half of the oracle and of that of the judges."""
     accuracy: dict[str, float]
     """Pearson's r on the sequences of neither half."""
+    folder: Path = FOLDER
+    """Where fitted generators are kept."""
     learned: tuple[UInt8[ndarray, "n L"], Float[ndarray, " n"]] | None = None
     """What the oracle was trained on between the flanks, and its labels: what generators are fitted to."""
     generators: dict[str, Generator] = kept(default_factory=dict)
@@ -141,10 +144,14 @@ class Field:
         if self.learned is None:
             raise ConfigError(f"{designer} begins from a generator; {self.name} has nothing to fit one to")
         if name not in self.generators:
-            codes, y = self.learned
-            begun = time.perf_counter()
-            self.generators[name] = GENERATORS[name](codes.shape[1], n_labels=LABELS, **size).fit(codes, y, **plan)
-            print(f"{self.name}: {name} in {time.perf_counter() - begun:.0f} s", flush=True)
+            at = self.folder / name
+            if not at.exists():
+                codes, y = self.learned
+                begun = time.process_time()
+                made = GENERATORS[name](codes.shape[1], n_labels=LABELS, **size).fit(codes, y, **plan)
+                save_generator(at, made, {"fit": plan, "seconds": time.process_time() - begun})
+                print(f"{self.name}: {name} in {time.process_time() - begun:.0f} s of CPU", flush=True)
+            self.generators[name] = load_generator(at)[0]
         return self.generators[name]
 
     def options(self, method: str) -> dict[str, Any]:
@@ -189,16 +196,8 @@ def read(assay: Assay) -> tuple[ReporterSet, ndarray]:
     return ReporterSet(table, codes, targets, ("activity",)).take(known), native[known]
 
 
-def prepare(name: str, folder: Path) -> Field:
-    """Train the models of a data set."""
-    assay = ASSAYS[name]
-    folder.mkdir(parents=True, exist_ok=True)
-    data, native = read(assay)
-    y = data.targets[:, 0]
-    fold = grouped_folds(similarity_groups(data.codes), N_FOLDS, seed=0, stratify=y)
-    halves = [{"train": np.flatnonzero((fold >= i) & (fold < i + 4)), "valid": np.flatnonzero(fold == i + 4)}
-              for i in (0, 5)]
-    begun = time.perf_counter()
+def trained(assay: Assay, data: ReporterSet, halves: list[dict[str, ndarray]]) -> tuple[nn.Module, nn.Module, Any]:
+    """The oracle of the first half of the data, and the network and the trees that judge, of the second."""
     plan, length = AssayTrainConfig(**(PLAN | assay.train)), data.codes.shape[1]
     nets = []
     for rows, (model, arguments) in zip(halves, (("deepstarr", {"filters": (48, 32, 32, 48), "hidden": 64}),
@@ -206,11 +205,28 @@ def prepare(name: str, folder: Path) -> Field:
         torch.manual_seed(0)
         net, _ = build_model(model, 1, length, arguments=arguments)
         nets.append(fit_assay(net, data, rows, "regression", plan)[0].eval())
-    net, other = nets
     rows = halves[1]
     trees = fit_gbm(data.codes[rows["train"]], data.targets[rows["train"]], data.codes[rows["valid"]],
                     data.targets[rows["valid"]], k=5)
-    print(f"{name}: models in {time.perf_counter() - begun:.0f} s", flush=True)
+    return nets[0], nets[1], trees
+
+
+def prepare(name: str, folder: Path) -> Field:
+    """Read a data set, and its models; train them unless they are there."""
+    assay = ASSAYS[name]
+    data, native = read(assay)
+    y = data.targets[:, 0]
+    fold = grouped_folds(similarity_groups(data.codes), N_FOLDS, seed=0, stratify=y)
+    halves = [{"train": np.flatnonzero((fold >= i) & (fold < i + 4)), "valid": np.flatnonzero(fold == i + 4)}
+              for i in (0, 5)]
+    at = folder / name
+    if not (at / "models.pickle").exists():
+        at.mkdir(parents=True, exist_ok=True)
+        begun = time.perf_counter()
+        with atomic_path(at / "models.pickle") as path:
+            path.write_bytes(pickle.dumps(trained(assay, data, halves)))
+        print(f"{name}: models in {time.perf_counter() - begun:.0f} s", flush=True)
+    net, other, trees = pickle.loads((at / "models.pickle").read_bytes())
     judge = Oracle(other, device="cpu")
     judges = {"gbm_kmers": lambda codes: trees.predict(codes)[:, 0].astype(float),
               "danq": lambda codes: judge.predict(torch.from_numpy(codes), batch_size=256)[:, 0].double().numpy()}
@@ -223,7 +239,7 @@ def prepare(name: str, folder: Path) -> Field:
     return Field(name, net, judges, assay.flanks, data.codes[held, inside], data.codes[best, inside], y[used[0]],
                  {"oracle": float(y[used[0]].max()), "judges": float(y[used[1]].max())},
                  {who: pearson(values.astype(float), y[held].astype(float)) for who, values in said.items()},
-                 (data.codes[halves[0]["train"], inside], y[halves[0]["train"]].astype(float)))
+                 at, (data.codes[halves[0]["train"], inside], y[halves[0]["train"]].astype(float)))
 
 
 def weak_starts(field: Field, seed: int) -> UInt8[ndarray, "S L"]:
@@ -256,9 +272,7 @@ class Counted(nn.Module):
 
 def tangermeme_greedy(model: Counted, starts: ndarray, budget: int, seed: int) -> ndarray:
     """``greedy_substitution`` of one start after the other, as many rounds as the budget pays for all."""
-    rounds = (budget // len(starts) - 1) // (4 * starts.shape[1])
-    if rounds < 1:
-        raise ConfigError("a round of all starts costs more than the budget")
+    rounds = paid_rounds(starts, budget, 1, 4 * starts.shape[1])
     greedy = import_module("tangermeme.design").greedy_substitution
     made = [greedy(model, one_hot_tensor(torch.from_numpy(start[None])), max_iter=rounds, batch_size=256, device="cpu")
             for start in starts]
@@ -288,15 +302,75 @@ def ledidi_edit(model: Counted, starts: ndarray, budget: int, seed: int, level: 
     return codes_of(torch.stack(made).round())
 
 
+class Answers:
+    """A counted model as gReLU's and CREsted's evolution ask theirs."""
+
+    def __init__(self, model: Counted, length: int):
+        self.model, self.input_shape = model, (None, length, 4)
+
+    @torch.no_grad()
+    def predict(self, X: ndarray, verbose: bool = False) -> ndarray:
+        """What is said of one-hot sequences ``(n, L, 4)``: how CREsted asks."""
+        parts = torch.from_numpy(X).transpose(1, 2).split(256)
+        return torch.cat([self.model(part) for part in parts]).numpy()
+
+    def predict_on_dataset(self, dataset: Any, **loading: Any) -> ndarray:
+        """What is said of the one-hot sequences ``(4, L)`` of a data set: how gReLU asks."""
+        return self.predict(torch.stack([dataset[i] for i in range(len(dataset))]).transpose(1, 2).numpy())
+
+    def add_transform(self, transform: None) -> None:
+        """Answers stay as they are."""
+
+    def reset_transform(self) -> None:
+        """They still do."""
+
+
+def paid_rounds(starts: ndarray, budget: int, before: int, a_round: int) -> int:
+    """Rounds that the budget pays for all starts; what a start costs before them, and in each."""
+    rounds = (budget // len(starts) - before) // a_round
+    if rounds < 1:
+        raise ConfigError("a round of all starts costs more than the budget")
+    return rounds
+
+
+def grelu_evolve(model: Counted, starts: ndarray, budget: int, seed: int) -> ndarray:
+    """``evolve`` by single substitutions, all starts together; of each the best sequence of all rounds."""
+    rounds = paid_rounds(starts, budget, 1, 3 * starts.shape[1])
+    evolve = import_module("grelu.design").evolve
+    with patch.object(np, "Inf", np.inf, create=True):  # which its release 1.1.0 reads, and NumPy 2 has no more
+        found = evolve([decode(start) for start in starts], Answers(model, starts.shape[1]), max_iter=rounds,
+                       return_seqs="best", return_preds=False, verbose=False)
+    found = found[found["best_in_iter"]].reset_index(drop=True)
+    return np.stack([encode(text) for text in found.loc[found.groupby("start_seq")["total_score"].idxmax(), "seq"]])
+
+
+def crested_evolution(model: Counted, starts: ndarray, budget: int, seed: int) -> ndarray:
+    """``in_silico_evolution``, all starts together; every round takes the best substitution, also a bad one."""
+    rounds = paid_rounds(starts, budget, 0, 1 + 3 * starts.shape[1])
+    os.environ.setdefault("KERAS_BACKEND", "torch")  # it asks no network of Keras here, and imports it
+    made = import_module("crested.tl.design").in_silico_evolution(
+        rounds, 0, Answers(model, starts.shape[1]), starting_sequences=[decode(start) for start in starts])
+    return np.stack([encode(text) for text in made])
+
+
+GREEDY, GRELU, CRESTED = "tangermeme greedy_substitution", "gReLU evolve", "CREsted in_silico_evolution"
+PROGRAMS: dict[str, tuple[str, Callable[..., ndarray]]] = {
+    GREEDY: ("tangermeme", tangermeme_greedy), "tangermeme screen": ("tangermeme", tangermeme_screen),
+    "ledidi": ("ledidi", ledidi_edit), GRELU: ("grelu", grelu_evolve), CRESTED: ("crested", crested_evolution)}
+"""Rows of other programs: the package that each needs, and how it is run."""
+
+
 def others(field: Field) -> dict[str, Callable[[Counted, ndarray, int, int], ndarray]]:
-    """Installed programs."""
-    found: dict[str, Callable[..., ndarray]] = {}
-    highest = field.highest["oracle"]
-    if find_spec("tangermeme") is not None:
-        found |= {GREEDY: tangermeme_greedy, "tangermeme screen": partial(tangermeme_screen, level=highest)}
-    if find_spec("ledidi") is not None:
-        found["ledidi"] = partial(ledidi_edit, level=highest)
-    return found
+    """Installed programs; those that go towards a level are given the highest label."""
+    level = {"level": field.highest["oracle"]}
+    return {name: partial(run, **level) if run in (tangermeme_screen, ledidi_edit) else run
+            for name, (package, run) in PROGRAMS.items() if find_spec(package) is not None}
+
+
+def say_missing() -> None:
+    """Say which programs are left out."""
+    for package in sorted({package for package, _ in PROGRAMS.values() if find_spec(package) is None}):
+        print(f"{package} is not installed: its rows are left out", flush=True)
 
 
 # Track B
@@ -369,16 +443,17 @@ class Ledger:
         return pd.DataFrame(self.rows)
 
 
-def run_league(fields: list[Field], folder: Path, budgets: Mapping[int, int]) -> pd.DataFrame:
-    """All runs that are not there yet; every seed has starts of its own."""
+def run_league(fields: list[Field], folder: Path, budgets: Mapping[int, int], names: Sequence[str] = PLAIN
+               ) -> pd.DataFrame:
+    """Rows of these designers and of all other programs, made unless they are there; a seed has its own starts."""
     ledger = Ledger(folder / "league.csv")
     for budget, seeds in budgets.items():
         for seed in range(seeds):
             for field in fields:
                 starts = weak_starts(field, seed)
-                for name in (*METHODS, *others(field)):
+                for name in (*names, *others(field)):
                     key = {"dataset": field.name, "method": name, "budget": budget, "seed": seed}
-                    if ledger.has(**key) or (name in LEARNED and seed >= LEARNED_SEEDS.get(budget, 0)):
+                    if ledger.has(**key):
                         continue
                     try:
                         if name in METHODS:
@@ -390,58 +465,10 @@ def run_league(fields: list[Field], folder: Path, budgets: Mapping[int, int]) ->
                     except ConfigError as error:
                         rows = [{"error": str(error)}]
                     ledger.add([key | row for row in rows])
-    return ledger.table
-
-
-# Track C
-
-
-def run_targets(fields: list[Field], folder: Path) -> pd.DataFrame:
-    """Designs towards levels that natives have in the eyes of the oracle, with few edits."""
-    ledger = Ledger(folder / "targets.csv")
-    for field in fields:
-        rng = np.random.default_rng(0)
-        starts = field.constraints.repair(field.natives[rng.choice(len(field.natives), N_TARGET_STARTS, False)])[0]
-        levels = np.percentile(field.predict(field.natives), PERCENTILES)
-        tolerance = 0.25 * float(field.labels.std())
-        free = field.constraints.bind(starts)
-        for percentile, level in zip(PERCENTILES, levels, strict=True):
-            asked = {"constraints": field.name, "percentile": percentile, "target": level, "tolerance": tolerance}
-
-            def keep(method: str, most: int, codes: ndarray, origin: ndarray, queries: int, seconds: float,
-                     asked: dict[str, Any] = asked, field: Field = field, free: Constraints = free,
-                     starts: ndarray = starts) -> None:
-                said, judged = field.predict(codes), np.mean(list(field.judge(codes).values()), axis=0)
-                fine, edits = free.ok(codes, origin), (codes != starts[origin]).sum(axis=1)
-                ledger.add([asked | {"method": method, "most_edits": most, "score": said[i], "judge_score": judged[i],
-                                     "edits": int(edits[i]), "feasible": bool(fine[i]), "queries": queries / len(codes),
-                                     "seconds": seconds / len(codes)} for i in range(len(codes))])
-
-            every = np.arange(len(starts))
-            for most in MOST_EDITS:
-                key = {"constraints": field.name, "percentile": percentile, "most_edits": most}
-                if not ledger.has(method="no edit", **key):
-                    keep("no edit", most, starts, every, 0, 0.0)
-                for name in TARGETED:
-                    if ledger.has(method=name, **key):
-                        continue
-                    method, options = METHODS[name]
-                    options = options | field.options(method)
-                    made = design(Target(field.oracle, level, tolerance, flanks=field.flanks), starts, method,
-                                  constraints=Constraints((*RULES, MaxEdits(most)), flanks=field.constraints.flanks,
-                                                          length=starts.shape[1]),
-                                  n=len(starts), budget=TARGET_BUDGET, target=0.0, seed=0, **options)
-                    keep(name, most, made.codes, made.origin, made.queries, made.seconds)
-                if find_spec("tangermeme") is not None and not ledger.has(method=GREEDY, **key):
-                    greedy, model = import_module("tangermeme.design").greedy_substitution, Counted(field)
-                    begun = time.perf_counter()
-                    codes = codes_of(torch.cat([greedy(
-                        model, one_hot_tensor(torch.from_numpy(start[None])), y=torch.tensor([[level]]).float(),
-                        max_iter=most, batch_size=256, device="cpu") for start in starts]))
-                    seconds = time.perf_counter() - begun
-                    keep(GREEDY, most, codes, every, model.n, seconds)
-                    keep("tangermeme, repaired", most, free.repair(codes, every)[0], every, model.n, seconds)
-    return ledger.table
+    table, named = ledger.table, ledger.table["method"].str.removesuffix(", clip").str.removesuffix(", repaired")
+    wanted = (named.isin([*names, *PROGRAMS]) & (table["seed"] < table["budget"].map(budgets))
+              & table["dataset"].isin([field.name for field in fields]))
+    return table[wanted].reset_index(drop=True)
 
 
 # The page
@@ -503,11 +530,16 @@ def verdicts(done: pd.DataFrame, highest: dict[str, float]) -> list[str]:
 
 
 def page(folder: Path = FOLDER, budgets: Mapping[int, int] = BUDGETS) -> str:
-    """Sections of `validation/design.md`."""
+    """Section of `validation/design.md`."""
+    fields = prepared(folder)
+    return league_text(fields, run_league(fields, folder, budgets))
+
+
+def prepared(folder: Path) -> list[Field]:
+    """All data sets, made ready."""
     torch.set_num_threads(1)
-    fields = [prepare(name, folder) for name in ASSAYS]
-    runs = run_league(fields, folder, budgets)
-    return league_text(fields, runs) + "\n" + target_text(run_targets(fields, folder))
+    say_missing()
+    return [prepare(name, folder) for name in ASSAYS]
 
 
 def league_text(fields: list[Field], runs: pd.DataFrame) -> str:
@@ -520,7 +552,6 @@ def league_text(fields: list[Field], runs: pd.DataFrame) -> str:
                  f"{spearman(*(part[f'gain_{name}'].to_numpy() for name in fields[0].judges)):.2f}"
                  for (dataset, budget), part in table.groupby(["dataset", "budget"], sort=False)]
     own = done[done["method"].str.removesuffix(", clip").isin(list(METHODS))]
-    few = ", ".join(f"{budget:,}" for budget in LEARNED_SEEDS)
     parts = ["## Equal budgets (track B)", "",
              f"Each run: {N_STARTS} weak natural sequences that neither half of the data holds (from the quarter of "
              f"which the oracle says least; mended where they break a rule), at most {N_DESIGNS} designs, the best of "
@@ -538,9 +569,7 @@ def league_text(fields: list[Field], runs: pd.DataFrame) -> str:
              "", "Options are the defaults. `edit, cheap` has a tenth of the default cost of an edit, about what "
              "Ledidi's defaults come to so far from a target; it was added when seed 0 of the other rows had been "
              "seen, with two other settings of seqprop that are not kept. Designers that begin from a generator "
-             + (f"have one fitted to the sequences of the oracle's half (its seconds are not counted), at {few} "
-                "queries only. " if done["method"].isin(list(LEARNED)).any() else "are in the known world only. ") +
-             "implant and grammar need motifs: see the known world.", "",
+             "have a section of their own. implant and grammar need motifs: see the known world.", "",
              markdown(["data set", "oracle r", *(f"{name} r" for name in fields[0].judges), "SD of labels",
                        "highest label, judges' half", "natives of neither half"],
                       [[f.name, f"{f.accuracy['oracle']:.2f}", *(f"{f.accuracy[name]:.2f}" for name in f.judges),
@@ -558,39 +587,14 @@ def league_text(fields: list[Field], runs: pd.DataFrame) -> str:
     parts += ["Other programs run as they are, behind a counter: tangermeme's greedy substitution for as many rounds "
               "as the budget pays for all starts (it cannot stop at a budget), one design a start; its screen, which "
               "takes no starts (gain is over their mean); Ledidi towards the highest label with its defaults, for as "
-              "many steps as the budget pays, of the batch that it returns the best. None of them knows constraints: "
-              "`…, repaired` is the same designs mended with the "
-              "fewest edits (`Constraints.repair`), which their users would have to do by other means.", ""]
+              "many steps as the budget pays, of the batch that it returns the best; the evolutions of gReLU and "
+              "CREsted by single substitutions, which are greedy too and cannot stop at a budget either (gReLU's "
+              "release 1.1.0 reads `np.Inf`, which NumPy 2 has no more and which is lent to it). None of them is told "
+              "the constraints: `…, repaired` is the same designs mended with the "
+              "fewest edits (`Constraints.repair`), which their users would have to do by other means."
+              + "".join(f" Not installed, and so not there: {name}." for name, (package, _) in PROGRAMS.items()
+                        if find_spec(package) is None), ""]
     return "\n".join(parts)
-
-
-def target_text(table: pd.DataFrame) -> str:
-    """Track C."""
-    rows = []
-    cost = table.groupby(["constraints", "method", "most_edits"], sort=False)["queries"].mean()
-    whole = targeted(table.assign(percentile="all"))
-    for _, r in whole.sort_values(["constraints", "most_edits", "success"], ascending=[True, True, False],
-                                  kind="stable").iterrows():
-        rows.append([r["constraints"], r["method"], str(r["most_edits"]), f"{r['n']:.0f}",
-                     f"{r['success']:.2f} [{r['low']:.2f}, {r['high']:.2f}]", f"{r['judged_success']:.2f}",
-                     f"{r['feasible']:.3f}", f"{r['edits']:.1f}",
-                     f"{cost[(r['constraints'], r['method'], r['most_edits'])]:,.0f}"])
-    by_level = targeted(table)
-    wide = by_level[by_level["most_edits"] == 5].pivot_table(index=["constraints", "method"], columns="percentile",
-                                                             values="success", sort=False)
-    best = [[*at, *("–" if np.isnan(v) else f"{v:.2f}" for v in row[list(PERCENTILES)])] for at, row in wide.iterrows()]
-    return "\n".join([
-        "## Targets with few edits (track C)", "",
-        f"{N_TARGET_STARTS} natural sequences of neither half (mended where they break a rule) are to reach the "
-        f"{', '.join(map(str, PERCENTILES))}th percentile of what the oracle says of natives, within a quarter of the "
-        "standard deviation of the labels, under the same rules and at most so many edits. Success: within the "
-        "tolerance, the edits, and the rules, without any filter afterwards; by the oracle (95 %, Wilson; designs of "
-        "one start are not independent), and judged by the mean of the two judges, against the same level. `no edit` "
-        f"is chance. Budget {TARGET_BUDGET:,} queries for all {N_TARGET_STARTS} starts; tangermeme has no budget and "
-        "takes what it needs; `repaired` mends what it returns with the fewest edits. Queries are a design.", "",
-        markdown(["data set", "designer", "most edits", "designs", "success", "judged", "feasible", "edits", "queries"],
-                 rows), "", "Success by the oracle at most 5 edits, by percentile:", "",
-        markdown(["data set", "designer", *(f"{p}th" for p in PERCENTILES)], best), ""])
 
 
 if __name__ == "__main__":

@@ -273,6 +273,17 @@ def test_audit_of_natives_supports_them_and_of_repeats_does_not(natives: Natives
     assert "percentile 1 of natives" in strange.line  # thresholds are stated
 
 
+def test_sets_of_new_natives_are_supported_and_sets_with_more_strange_ones_are_not(natives: Natives):
+    sets = [random(67, seed=100 + i, p=(0.3, 0.2, 0.2, 0.3)) for i in range(11)]
+    verdicts = [audit_sequences(some, natives).verdict for some in sets]
+    assert verdicts.count("supported") >= 10  # by chance, each of two percentiles calls 5 % of them strange
+    mixed = sets[0].copy()
+    mixed[:17] = np.tile(encode("CG"), (17, 31))[:, :LENGTH]
+    assert audit_sequences(mixed, natives).verdict == "extrapolating"
+    single = audit_sequences(mixed[:1], natives, thresholds=Thresholds(out=0))
+    assert single.verdict == "extrapolating"
+
+
 def test_scores_above_all_labels_extrapolate(natives: Natives):
     like = random(29, seed=7, p=(0.3, 0.2, 0.2, 0.3))
     score = np.full(29, natives.highest)

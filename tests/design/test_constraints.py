@@ -224,8 +224,8 @@ def test_project__few_edits_are_those_of_the_automaton(most, kind):
     origin = np.arange(n) % 7
     bound = constraints._bound(starts)  # some starts break rules: with few edits nothing is left
     codes, score = bound.project(logits, origin)
-    low, high = bound._gc
-    whole, expected = bound._automaton.best(logits, bound._allowed, origin, starts, most, (low, high))
+    low, high = bound._feasible.gc
+    whole, expected = bound._feasible.automaton.best(logits, bound._feasible.allowed, origin, starts, most, (low, high))
     np.testing.assert_allclose(score, expected)
     np.testing.assert_array_equal(codes, whole)
 

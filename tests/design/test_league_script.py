@@ -1,6 +1,9 @@
 """The parts of `validation/design_league.py` that other programs are measured with."""
 
+import importlib
 import importlib.util
+import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -81,3 +84,50 @@ def test_a_round_that_is_not_affordable_is_refused(script: ModuleType) -> None:
     field = a_field(script)
     with pytest.raises(ConfigError, match="a round of all starts"):
         script.tangermeme_greedy(script.Counted(field), field.natives[:16], 16 * 4 * 23, 0)
+
+
+def test_other_evolutions_get_the_answers_of_the_oracle_and_are_counted(script: ModuleType) -> None:
+    field = a_field(script)
+    model = script.Counted(field)
+    codes, length = field.natives[:7], field.natives.shape[1]
+    X = script.one_hot_tensor(torch.from_numpy(codes))
+    asked = script.Answers(model, length)
+    np.testing.assert_allclose(asked.predict(X.transpose(1, 2).numpy())[:, 0], field.predict(codes), atol=1e-5)
+    np.testing.assert_allclose(asked.predict_on_dataset(list(X), num_workers=1)[:, 0], field.predict(codes), atol=1e-5)
+    assert (model.n, asked.input_shape) == (14, (None, length, 4))
+
+
+@pytest.mark.parametrize(("name", "package"), [("grelu_evolve", "grelu"), ("crested_evolution", "crested")])
+def test_other_evolutions_climb_within_the_budget(script: ModuleType, name: str, package: str) -> None:
+    pytest.importorskip(package)
+    field = a_field(script)
+    model, starts, budget = script.Counted(field), field.natives[:5], 5 * 2 * (1 + 3 * 23)
+    made = getattr(script, name)(model, starts, budget, 0)
+    assert model.n <= budget
+    assert ((made != starts).sum(axis=1) == 2).all()
+    assert (field.predict(made) > field.predict(starts)).all()
+    with pytest.raises(ConfigError, match="a round of all starts"):
+        getattr(script, name)(model, starts, 5 * 3 * 23, 0)
+
+
+def test_page_of_designers_with_a_generator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    learned = importlib.import_module("design_learned")
+    league = sys.modules["design_league"]
+    field = a_field(league)
+    field = replace(field, folder=tmp_path / field.name, learned=(field.natives, np.arange(37.0)))
+    few = {"sample": ("autoregressive", {"channels": 3, "n_layers": 1}, {"epochs": 1})}
+    for module in (league, learned):
+        monkeypatch.setattr(module, "LEARNED", few)
+        monkeypatch.setattr(module, "METHODS", {"screen": ("screen", {}), "sample": ("sample", {})})
+    monkeypatch.setattr(league, "PROGRAMS", {})
+    monkeypatch.setattr(learned, "prepared", lambda folder: [field])
+    monkeypatch.setattr(learned, "BUDGET", 200)
+    text = learned.page(tmp_path, {field.name: 2})
+    assert "| autoregressive | sample | 3 × 1 | 1 |" in text
+    assert "with a generator sample" in text
+    assert "all 2 runs with a generator: 1.000 at least" in text
+    assert len(league.Ledger(tmp_path / "league.csv").rows) == 4
+    assert learned.page(tmp_path, {field.name: 2}) == text  # nothing is made again
+    only = league.run_league([field], tmp_path, {200: 1}, ("screen",))
+    assert only["method"].tolist() == ["screen"]

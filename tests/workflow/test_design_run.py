@@ -80,6 +80,17 @@ def test_the_same_seed_makes_the_same_designs(trained, tmp_path):
     assert tables[0]["sequence"].tolist() != tables[2]["sequence"].tolist()
 
 
+def test_edits_that_are_not_worth_their_cost_are_not_made_and_that_is_said(trained, tmp_path):
+    said = []
+    path = trained / "dear.yaml"
+    path.write_text(yaml.safe_dump({"name": "new", "root": str(trained), "run": "run", "method": "edit", "n": 3,
+                                    "budget": 3_000, "start": {"n": 3}, "options": {"penalty": 1_000}}))
+    table = pd.read_csv(design_config(path, tmp_path / "dear", tell=said.append, progress=False) / "designs.tsv",
+                        sep="\t")
+    assert (table["edits"] == 0).all()
+    assert any("no edit brings the" in line and "penalty" in line for line in said)
+
+
 def test_starts_come_from_a_file_or_from_nothing(trained, tmp_path):
     starts = planted(7, seed=9)["sequence"]
     (trained / "starts.fa").write_text("".join(f">s{i}\n{s}\n" for i, s in enumerate(starts)))

@@ -68,7 +68,8 @@ class Thresholds:
     judged
         A set extrapolates when the judge grants less than this share of the predicted gain.
     supported
-        Share of supported designs that makes a set supported.
+        Share of supported designs that makes a set supported, of the share that is expected of natives: each
+        percentile that is looked at calls its `unusual` % of them strange.
     majority
         Share of designs out of distribution that puts the set there.
     """
@@ -89,7 +90,8 @@ class Thresholds:
         return (f"out of distribution: neighbours or likelihood below percentile {self.out:g} of natives; "
                 f"extrapolating: below percentile {self.unusual:g}, models disagree more than in all but "
                 f"{self.unusual:g} % of natives of equal score, or above the highest label; a set is supported with "
-                f"{self.supported:.0%} of its designs and {self.judged:.0%} of its gain granted by the judge, "
+                f"{self.supported:.0%} of the supported designs that as many natives have and {self.judged:.0%} of its "
+                "gain granted by the judge, "
                 f"and out of distribution with {self.majority:.0%} of its designs")
 
 
@@ -273,6 +275,12 @@ def _verdicts(table: pd.DataFrame, limits: Thresholds) -> pd.Series:
     return pd.Series(np.select([out, beyond], [VERDICTS[2], VERDICTS[1]], VERDICTS[0]), index=table.index)
 
 
+def _supported_natives(table: pd.DataFrame, limits: Thresholds) -> float:
+    """Share of natives that every percentile of the table finds usual, if each calls other ones strange."""
+    looked_at = sum(name in table for name in ("knn_percentile", "markov_percentile", "disagreement_percentile"))
+    return 1 - looked_at * limits.unusual / 100
+
+
 def _summary(codes: ndarray, table: pd.DataFrame, natives: Natives, groups: ndarray | None,
              motifs: Sequence[Motif] | None, seed: int) -> pd.DataFrame:
     """Numbers of the set, beside those of as many natives."""
@@ -318,7 +326,7 @@ def _line(table: pd.DataFrame, summary: pd.DataFrame, natives: Natives, limits: 
     judged = float(summary["value"].reindex(["judged_share"]).iloc[0])
     if count[VERDICTS[2]] >= limits.majority * n:
         verdict = VERDICTS[2]
-    elif count[VERDICTS[0]] < limits.supported * n or judged < limits.judged:
+    elif count[VERDICTS[0]] < limits.supported * _supported_natives(table, limits) * n or judged < limits.judged:
         verdict = VERDICTS[1]
     else:
         verdict = VERDICTS[0]

@@ -236,7 +236,8 @@ class Edit(_Climber):
     Parameters
     ----------
     penalty
-        What an edit costs, in units of `label_sd`.
+        What an edit costs, in units of `label_sd`. A model that explains little of its labels may grant no single
+        edit a tenth of their spread; starts then come back as they were, and the penalty is to be lowered.
     label_sd
         Standard deviation of the labels that the model was trained on, in units of the score.
     n_steps

@@ -26,6 +26,7 @@ from ciscribe.design.audit import Audit, Natives, Panel, audit
 from ciscribe.design.calibration import COLUMNS, Calibration, fit_calibration
 from ciscribe.design.constraints import Constraints
 from ciscribe.design.designs import Designs
+from ciscribe.design.gradient import Edit
 from ciscribe.design.runner import design
 from ciscribe.errors import ConfigError
 from ciscribe.io.genome import write_fasta
@@ -80,6 +81,9 @@ def design_config(path: str | Path, out: str | Path | None = None, *, tell: Tell
                          progress=progress, **options)
         tell(f"  {len(designs)} designs, best score {designs.score.max():.3f}, {designs.queries:,} calls, "
              f"{designs.seconds:.0f} s; ended by: {designs.attrs['stopped']}")
+        if config.method == "edit" and designs.edits is not None and not designs.edits.any():
+            tell(f"  the starts stay as they were: no edit brings the {Edit(**options).cost:.3g} that it costs; lower "
+                 "that with options: {penalty: …}, in standard deviations of the activity")
         checked = _audited(setup, designs, calibration)
         tell(f"  audit: {checked.verdict}")
         _write(temporary, setup, designs, checked, [str(rule) for rule in rules])
