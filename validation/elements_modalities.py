@@ -72,7 +72,7 @@ def section(title: str, run: Path) -> list[str]:
         erased = pd.read_parquet(out / "counterfactuals.parquet")
         columns = ["signal_effect", "dna_effect", "both_effect", "interaction"]
         mean = erased[columns].mean()
-        lines += ["", f"{erased['place'].nunique()} called elements: mean effect of erasing the signal "
+        lines += ["", f"{erased['place'].nunique()} highest peaks of their windows: mean effect of erasing the signal "
                   f"{mean['signal_effect']:+.3f}, of shuffling the DNA {mean['dna_effect']:+.3f}, of both "
                   f"{mean['both_effect']:+.3f}; interaction {mean['interaction']:+.3f}."]
     return [*lines, ""]

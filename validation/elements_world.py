@@ -21,6 +21,11 @@ from ciscribe.workflow.run import Run
 CELLS = ("liver", "blood", "neuron")
 RUNS = ("full", "sequence_only", "signal_gate")
 EPOCHS = 8
+FINDINGS = """After 8 epochs the mask of `full` is that of its signals: it shares 86 % of its best tenth with
+`signal_gate`, where the sequence has no say, and puts as many base pairs on open decoys. A mask by itself does not
+tell an enhancer from an open stretch that does nothing; that is asked of effects, and of a longer training ([the
+demonstration](demo.md), 30 epochs: calls ranked by effect reach AUPRC 0.384 at equal bp, the best peaks 0.248).
+`sequence_only` learned nothing from 800 genes and windows of 20 kb, and its mask finds nothing."""
 N_ERASED = 40
 """Genes whose tiles are erased; the mask is asked about all."""
 FOLDER = Path("runs/elements_world")
@@ -79,6 +84,7 @@ def page(folder: Path = FOLDER) -> str:
         evidence(of(pd.read_parquet(erased / "benchmark.parquet"), "true elements")), "", "True enhancers only:", "",
         evidence(of(pd.read_parquet(erased / "benchmark.parquet"), "true enhancers")), "",
         "### Decoys", "",
+        FINDINGS, "",
         "The best base pairs of each method, as many as promoters and enhancers have. `decoy_open` and "
         "`decoy_poised` are open and do nothing; most of the open ones carry the acetylation of an enhancer. In "
         "brackets, times their share of the windows.", "", kinds(pd.read_parquet(out / "composition.parquet")), "",

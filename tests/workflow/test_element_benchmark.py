@@ -168,6 +168,22 @@ def test_split_modalities__joins_the_explanation(runs, tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_split_modalities__takes_the_highest_peaks_where_no_element_was_called(runs, tmp_path):
+    folder = tmp_path / "full"
+    shutil.copytree(runs / "full", folder)
+    out = split_modalities(folder, n=3, fold="all", n_shuffles=1, **QUIET)
+    erased = pd.read_parquet(out / "counterfactuals.parquet").drop_duplicates("region")
+    store = Run(folder, **QUIET).store
+    rows = pd.Index(store.genes["gene_id"]).get_indexer(pd.Index(erased["gene_id"]))
+    raw = store.read_signals(rows, raw=True)
+    for signal, place in zip(raw, erased.to_dict("records"), strict=True):
+        a, b = place["start"] // 128, place["end"] // 128
+        inside = signal[:, a:b].max(axis=1) / signal.max(axis=1)
+        assert inside.max() == 1  # the top of some track
+        left, right = map(int, place["place"].split(":")[1].split("-"))
+        assert right - left == place["end"] - place["start"]
+
+
 def test_split_modalities__says_what_is_wrong(runs, tmp_path):
     with pytest.raises(CiscribeError, match="reads the sequence and nothing else"):
         split_modalities(runs / "sequence", **QUIET)

@@ -2,8 +2,8 @@
 
 Every bin of the windows of held-out genes is scored in up to four ways: the mean mask, its log-odds averaged over the
 64 bp to either side, the drop of the prediction when the mask is closed over the tile of 128 bp around it, and the drop
-when its bases become N (means over the targets). Each test runs where its input is
-there; what is left out is said, in the report and in ``benchmark.json``.
+when its bases become N (drops in the target where they are largest). Each test runs where its input is there; what is
+left out is said, in the report and in ``benchmark.json``.
 
 =======================  ==============================================================================================
 file                     holds
@@ -283,10 +283,10 @@ def _score(name: str, run: Run, genes: Sequence[str], erase: bool, tell: Tell, p
             by_mask.append(erasure_scores(oracle, *inputs, how="mask", **options))
         if erase:
             by_bases.append(erasure_scores(oracle, *inputs, how="sequence", **options))
-    scores = {"erased_bases": np.concatenate(by_bases).mean(axis=2)} if erase else {}
+    scores = {"erased_bases": np.concatenate(by_bases).max(axis=2)} if erase else {}
     effects = np.concatenate(by_mask or by_bases) if erase else None
     if effects is not None and by_mask:
-        scores = {"erasure": effects.mean(axis=2), **scores}
+        scores = {"erasure": effects.max(axis=2), **scores}
     if mask:
         mean = np.concatenate(mask)
         reach = round(_REACH_BP / store.spec.resolution)

@@ -14,6 +14,7 @@ from numpy import ndarray
 
 from ciscribe.errors import ConfigError, UnsupportedError
 from ciscribe.interpret.modalities import SURROUNDINGS, erase_signal, input_groups, modality_shapley
+from ciscribe.intervals import runs
 from ciscribe.report.run import UNITS
 from ciscribe.train.evaluate import model_inputs
 from ciscribe.workflow.explain import Tell, begin, finish, remove, write_table
@@ -42,14 +43,15 @@ def split_modalities(folder: str | Path, *, genes: Sequence[str] = (), fold: str
         Every track is a group of its own, also where there are more than five groups and values are sampled; else
         all signals are one group then.
     n_places
-        Called elements of these genes whose counterfactuals are asked, those with the largest effects.
+        Called elements of these genes whose counterfactuals are asked, those with the largest effects. Where none was
+        called, the highest peak of the signals in each window.
     n_shuffles, seed
         Shuffles of the bases, and of what is drawn.
 
     Returns
     -------
     Path
-        The folder ``explain`` of the run, with ``modalities.parquet`` and, where elements were called,
+        The folder ``explain`` of the run, with ``modalities.parquet`` and, of models that read signals,
         ``counterfactuals.parquet``.
 
     Raises
@@ -88,7 +90,11 @@ def split_modalities(folder: str | Path, *, genes: Sequence[str] = (), fold: str
         tell(f"  {group}: mean {values['shapley'].mean():+.3f}, mean size {values['size'].mean():.3f}")
     if SURROUNDINGS in groups:
         tell(f"  {SURROUNDINGS} are signals too: the coarse tracks around the window that the covariates hold")
-    places = _places(job, rows, n_places) if given["S"] is not None else None
+    places, what = None, "elements"
+    if given["S"] is not None:
+        places = _elements(job, rows, n_places)
+        if places is None:
+            places, what = _peaks(job, rows, n_places), "peaks (no element was called of these genes)"
     remove(out, ("modalities",), tell, made="modalities")
     units = UNITS[job.config.data.expression.transform]
     write_table(out / "modalities.parquet", split.assign(units=units))
@@ -100,12 +106,10 @@ def split_modalities(folder: str | Path, *, genes: Sequence[str] = (), fold: str
                              batch_size=_size(job), seed=seed, progress=progress, targets=store.target_names)
         write_table(out / "counterfactuals.parquet", found.assign(units=units))
         used.append("signal_counterfactual")
-        tell(f"  {len(places):,} elements: mean effect of the signal alone {found['signal_effect'].mean():+.3f}, of "
+        tell(f"  {len(places):,} {what}: mean effect of the signal alone {found['signal_effect'].mean():+.3f}, of "
              f"the DNA alone {found['dna_effect'].mean():+.3f}, of both {found['both_effect'].mean():+.3f}")
     else:
-        tell("  no counterfactuals: " + ("the model reads no signals" if given["S"] is None else
-                                         "no element was called of these genes; call them with: ciscribe elements "
-                                         f"{folder}"))
+        tell("  no counterfactuals: the model reads no signals, or they are 0 around these genes")
     tell(f"  {time.perf_counter() - start:.0f} s")
     finish(out, folder, "modalities", seed, used, n=len(rows), fold=fold, absent=absent, groups=groups)
     return out
@@ -149,7 +153,7 @@ def _size(job: Run) -> int:
     return 64 if job.store.spec.length <= 65_536 else 4
 
 
-def _places(job: Run, rows: ndarray, most: int) -> pd.DataFrame | None:
+def _elements(job: Run, rows: ndarray, most: int) -> pd.DataFrame | None:
     """Called elements of some genes as places in their windows, the largest effects first; None where none is known."""
     path = job.folder / "elements.parquet"
     if not path.exists():
@@ -171,3 +175,22 @@ def _places(job: Run, rows: ndarray, most: int) -> pd.DataFrame | None:
         "region": region, "start": np.where(back, store.spec.length - right, left),
         "end": np.where(back, store.spec.length - left, right), "gene_id": table["gene_id"].to_numpy(),
         "place": [f"{c}:{a}-{b}" for c, a, b in zip(table["chrom"], table["start"], table["end"], strict=True)]})
+
+
+def _peaks(job: Run, rows: ndarray, most: int) -> pd.DataFrame:
+    """The highest peak of the signals in each window, to half its height, as places; the highest first."""
+    store = job.store
+    raw = store.read_signals(rows, raw=True)
+    height = (raw / np.maximum(raw.mean(axis=(0, 2), keepdims=True), 1e-12)).max(axis=1)
+    step, starts, flip = store.spec.resolution, *store.starts(rows)
+    found = []
+    for i in np.argsort(-height.max(axis=1), kind="stable")[:most]:
+        top = int(height[i].argmax())
+        if height[i, top] <= 0:
+            continue
+        first, last = next((a, b) for a, b in runs(height[i] >= height[i, top] / 2).tolist() if a <= top < b)
+        start, end = first * step, last * step
+        left = starts[i] + (store.spec.length - end if flip[i] else start)
+        gene = store.genes.iloc[rows[i]]
+        found.append((i, start, end, gene["gene_id"], f"{gene['chrom']}:{left}-{left + end - start}"))
+    return pd.DataFrame(found, columns=pd.Index(["region", "start", "end", "gene_id", "place"]))
