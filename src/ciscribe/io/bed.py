@@ -102,8 +102,8 @@ def read_intervals(path: PathLike, columns: Mapping[str, str] | None = None) -> 
     if missing := [c for c in ("chrom", "start", "end") if c not in table]:
         raise InputError(f"elements {path} must have the columns chrom, start and end in its header; missing: "
                          f"{', '.join(missing)}; got {', '.join(map(str, table.columns[:8]))}; name them with columns")
-    first = ["chrom", "start", "end"]
-    return _intervals(table[first + [c for c in table.columns if c not in first]], path, "table")
+    order = ["chrom", "start", "end", *(c for c in table.columns if c not in ("chrom", "start", "end"))]
+    return _intervals(table.reindex(columns=order), path, "table")
 
 
 def read_narrowpeak(path: PathLike) -> pd.DataFrame:

@@ -46,13 +46,13 @@ def plot_by_fold(fits: pd.DataFrame, models: Sequence[str], *, reference: str | 
         Drawn in orange, with a line down through its mean.
     """
     check_columns(fits, ("model", "fold", "pearson"), "a table of fits")
-    mean = fits.groupby(["model", "fold"])["pearson"].mean()
+    mean = fits.groupby(["model", "fold"], as_index=False)["pearson"].mean()
     figure, (ax,) = axes_grid(1, 1, panel_height=0.5 + 0.27 * len(models), left=_NAME / 72 + 0.2)
     for i, model in enumerate(models):
-        if model not in mean.index.get_level_values(0):
+        values = mean.loc[mean["model"] == model, "pearson"].to_numpy(float)
+        if not len(values):
             raise SchemaError(f"no fit of {model!r} is in the table; it has "
                               + ", ".join(map(str, fits["model"].unique())))
-        values = mean[model].to_numpy(float)
         color = ORANGE if model == reference else BLUE if not i else SLATE
         ax.plot(values, np.full(len(values), i), ls="", marker="o", ms=5, mfc=color, mec="none", alpha=0.55, zorder=3)
         ax.plot([values.mean()] * 2, [i - 0.32, i + 0.32], color=color, lw=2.4, zorder=4)
@@ -83,17 +83,17 @@ def plot_lines(table: pd.DataFrame, x: str, y: str, models: Sequence[str], *, xl
         Draw the line on which y is x.
     """
     check_columns(table, ("model", x, y), "a table of curves")
-    mean = table.groupby(["model", x], as_index=False)[y].mean()
+    mean = pd.DataFrame(table.groupby(["model", x], as_index=False)[y].mean()).sort_values(x)
     drawn = [m for m in models if (mean["model"] == m).any()]
     if not drawn:
         raise SchemaError(f"none of the models {', '.join(models)} has a curve of {y}")
     colors = series_colors(drawn)
     figure, (ax,) = axes_grid(1, 1, width=9, panel_height=3.0, right=3.2)
     for i, (model, dash) in enumerate(zip(drawn, DASHES * len(drawn), strict=False)):
-        rows = mean[mean["model"] == model].sort_values(x)
+        rows = mean.loc[mean["model"] == model]
         ax.plot(rows[x], rows[y], color=colors[model], ls=dash, marker="o", ms=3.5, lw=2.2 if not i else 1.6,
                 zorder=4 if not i else 3)
-    _scale(ax, scale, mean[x].unique())
+    _scale(ax, scale, np.unique(mean[x].to_numpy(float)))
     if diagonal:
         limits = [min(ax.get_xlim()[0], ax.get_ylim()[0]), max(ax.get_xlim()[1], ax.get_ylim()[1])]
         ax.plot(limits, limits, color=LINE, lw=1, zorder=1)
@@ -112,5 +112,5 @@ def _scale(ax: Axes, scale: str, values: np.ndarray) -> None:
         return
     ax.set_xscale("log")
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(np.sort(values))
+    ax.set_xticks(values)
     ax.xaxis.set_major_formatter(_BP if scale == "bp" else _SHARE)

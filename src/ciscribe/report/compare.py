@@ -74,7 +74,7 @@ def table_section(summary: pd.DataFrame, reference: str) -> Section:
 
 def across_section(differences: pd.DataFrame, reference: str) -> Section | None:
     """The same test on what varies within genes."""
-    table = differences[differences["figure"] == "across_target"]
+    table = pd.DataFrame(differences.loc[differences["figure"] == "across_target"])
     if not len(table):
         return None
     rows = [[row["model"], _interval(row, "value", ("low", "high")), _gain(row, "gain"), number_text(row["p"])]

@@ -453,31 +453,29 @@ class Compare:
         reference = self.config.reference if self.config.reference in fits else self._best_baseline(each)
         common = [m for m in fits if {f.fold for f in fits[m]} & {f.fold for f in fits[reference]}]
         differences = paired_differences(observed, {m: fits[m] for m in common}, reference, seed=self.config.seed)
-        by_model = {m: differences[(differences["model"] == m) & (differences["figure"] == "pearson")] for m in common}
-        about = pd.DataFrame(facts)
+        figures = differences.loc[differences["figure"] == "pearson", ["model", "gain", "gain_low", "gain_high", "p"]]
+        gains = {row.pop("model"): row for row in figures.to_dict("records")}
         rows = []
         for m, table in each.items():
             per_fold = table.groupby("fold", sort=False)
-            mean = per_fold[["pearson", "spearman", "mse", "mae", "across_target"]].mean()
+            mean = pd.DataFrame(per_fold[["pearson", "spearman", "mse", "mae", "across_target"]].mean())
             cal = calibration(observed, fits[m])
-            gain = ({k: float(by_model[m][k].to_numpy()[0]) for k in ("gain", "gain_low", "gain_high", "p")}
-                    if m in by_model else {})
-            own = about.loc[about["model"] == m]
+            own = [fact for fact in facts if fact["model"] == m]
             rows.append({
                 "model": m, "method": self.config.models[m].name, "n_fits": len(table), "n_folds": len(mean),
-                "n_seeds": int(per_fold["seed"].nunique().max()), **mean.mean().to_dict(),
+                "n_seeds": int(per_fold["seed"].nunique().max()), **{name: float(mean[name].mean()) for name in mean.columns},
                 "pearson_sd_folds": float(mean["pearson"].std()),
                 "pearson_sd_seeds": float(per_fold["pearson"].std().mean()),
                 "ensemble": float(spread(observed, ensemble(fits[m])).groupby("fold")["pearson"].mean().mean()),
-                **gain, "slope": float(cal["slope"].iloc[0]),
-                "parameters": own["parameters"].to_numpy()[0] if "parameters" in own else np.nan,
-                "seconds": float(own["seconds"].mean())})
+                **gains.get(m, {}), "slope": float(cal["slope"].iloc[0]),
+                "parameters": own[0].get("parameters", np.nan),
+                "seconds": float(np.mean([fact["seconds"] for fact in own]))})
         summary = pd.DataFrame(rows).sort_values("pearson", ascending=False, ignore_index=True)
         summary = summary.astype({"parameters": "Int64"})
         summary.attrs["reference"] = reference
         tables = {
             "fits": pd.concat([t.assign(model=m) for m, t in each.items()], ignore_index=True).merge(
-                about.drop(columns=["provenance", "fingerprint"]), on=["model", "fold", "seed"]),
+                pd.DataFrame(facts).drop(columns=["provenance", "fingerprint"]), on=["model", "fold", "seed"]),
             "differences": differences,
             "deciles": _of_all(by_decile, observed, fits), "calibration": _of_all(calibration, observed, fits),
             "rate": pd.DataFrame(curves["rate"], columns=pd.Index(["model", "fold", "fraction", "pearson"])),
