@@ -463,7 +463,8 @@ class Compare:
             own = [fact for fact in facts if fact["model"] == m]
             rows.append({
                 "model": m, "method": self.config.models[m].name, "n_fits": len(table), "n_folds": len(mean),
-                "n_seeds": int(per_fold["seed"].nunique().max()), **{name: float(mean[name].mean()) for name in mean.columns},
+                "n_seeds": int(per_fold["seed"].nunique().max()),
+                **{name: float(mean[name].mean()) for name in mean.columns},
                 "pearson_sd_folds": float(mean["pearson"].std()),
                 "pearson_sd_seeds": float(per_fold["pearson"].std().mean()),
                 "ensemble": float(spread(observed, ensemble(fits[m])).groupby("fold")["pearson"].mean().mean()),
