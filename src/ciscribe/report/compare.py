@@ -135,4 +135,6 @@ def _interval(row: Mapping[str, Any], value: str, limits: tuple[str, str], sign:
 
 
 def _gain(row: Mapping[str, Any], name: str) -> str:
+    if row.get(f"{name}_low") == row.get(f"{name}_high"):  # the reference itself
+        return "–"
     return _interval(row, name, (f"{name}_low", f"{name}_high"), sign=True)
