@@ -27,7 +27,7 @@ from design_league import (
 from ciscribe.design.benchmark import league
 
 BUDGET = 5_000
-SEEDS = {"E. coli, 150 bp": 2, "yeast, 80 bp": 1, "plant leaf, 170 bp": 1}
+SEEDS = {"E. coli, 150 bp": 2, "yeast, 80 bp": 2, "plant leaf, 170 bp": 1}
 """Of each data set; what the hours on one shared core paid for."""
 
 
