@@ -1,9 +1,9 @@
 """Beacon: expression through a learned mask, read by a pyramid of convolutions.
 
 Ours. The idea of the mask is Seq2Exp's (Su et al., ICLR 2025, arXiv:2502.13991); what reads the sequence and the masked
-window is convolutions instead of state spaces, which train in a third of the time on a CPU, and the window is read at
-several resolutions at once: what stands next to each other in the fine levels, what is far apart in the coarse ones.
-``validation/compare.md`` has the ablations that led here.
+window is convolutions instead of state spaces, which are cheaper on a CPU, and the window is read at several
+resolutions at once: what stands next to each other in the fine levels, what is far apart in the coarse ones.
+``validation/compare.md`` says what it reaches.
 """
 
 import torch
