@@ -5,11 +5,11 @@ from pathlib import Path
 import pandas as pd
 from elements_worm import FOLDER, HEIGHT, N_ERASED, RUNS, benchmark, evidence, kept, of
 
-FINDINGS = """The first table is mostly about accessibility: sites of the young adult are a little open in the embryo, and
-a mask that reads the embryo finds them. The second is the fair question, and the answer is weak: the mask says nothing of
-stages (below chance: it prefers what the embryo has), the stage-specific effect of erasing reaches about one and a half
-times chance with an interval that begins near 1, with or without the embryo's ATAC. There are few such sites in 300
-windows."""
+FINDINGS = """The first table is mostly about accessibility: sites of the young adult are a little open in the
+embryo, and a mask that reads the embryo finds them. The second is the fair question, and the answer is weak:
+the mask says nothing of stages (below chance: it prefers what the embryo has), the stage-specific effect of
+erasing reaches about one and a half times chance with an interval that begins near 1, with or without the
+embryo's ATAC. There are few such sites in 300 windows."""
 
 
 def page(folder: Path = FOLDER) -> str:
