@@ -162,6 +162,7 @@ class LossConfig(_Part):
     mask_kl: float = Field(default=0.01, ge=0)
     expression_do: float = Field(default=1.0, ge=0)
     diversity: float = Field(default=0.1, ge=0)
+    signal_error: float = Field(default=1.0, ge=0)
 
 
 class TrainConfig(_Part):

@@ -106,10 +106,14 @@ def test_peak_mask__needs_a_signal():
         seq2exp(mask="peaks", n_signals=0)
 
 
-def test_beacon__hides_what_its_mask_closes():
+def beacon(**changes):
     torch.manual_seed(0)
-    model = registry.create("beacon", n_targets=T, n_signals=S, n_covariates=0, resolution=R, d_model=8,
-                            stem_channels=4, include_bp=0).eval()
+    return registry.create("beacon", **{"n_targets": T, "n_signals": S, "n_covariates": 0, "resolution": R, "d_model": 8,
+                                        "stem_channels": 4, "include_bp": 0, "dropout": 0.0} | changes)
+
+
+def test_beacon__hides_what_its_mask_closes():
+    model = beacon().eval()
     X, signals = inputs()
     closed = torch.ones(B, BINS)
     closed[:, 40:] = 0
@@ -121,6 +125,36 @@ def test_beacon__hides_what_its_mask_closes():
         assert torch.equal(a, b)
         assert not torch.equal(model(X, signals)["expression"], model(X, other)["expression"])
         assert torch.allclose(a[:, 41:], model.bottleneck.empty.expand_as(a[:, 41:]))
+
+
+def test_beacon__is_told_where_a_bin_is():
+    everywhere = one_hot_tensor(torch.zeros(1, BINS * R, dtype=torch.long))  # one base all along: bins look the same
+    inner = slice(15, -15)  # out of the reach of the ends
+    for use_position in (True, False):
+        m = beacon(n_signals=0, use_position=use_position).eval().posterior(everywhere).mean[0, inner]
+        assert (m.max() - m.min() > 1e-4) == use_position
+
+
+def test_beacon__learns_where_the_signals_are_from_the_sequence_alone():
+    generator = torch.Generator().manual_seed(3)
+    codes = torch.randint(0, 4, (48, BINS * R), generator=generator)
+    at = torch.rand(48, BINS, generator=generator) < 0.2
+    codes.view(48, BINS, R)[at] = torch.tensor([2, 0, 3, 0, 0, 2, 2, 0, 3, 0, 0, 2, 0, 0, 3, 3])
+    X, signals = one_hot_tensor(codes), at[:, None].float().repeat(1, S, 1)
+    model = beacon().train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    errors = []
+    for _ in range(60):
+        error = model(X, signals)["signal_error"]
+        assert error.shape == (48, 1)
+        optimizer.zero_grad()
+        error.mean().backward()
+        optimizer.step()
+        errors.append(error.mean().item())
+    seen = signals.log1p()
+    constant = torch.nn.functional.smooth_l1_loss(seen.mean().expand_as(seen), seen).item()
+    assert errors[-1] < 0.3 * constant  # what a guess that does not read the sequence reaches at best
+    assert set(model.eval()(X, signals)) == {"expression", "mask_kl"}
 
 
 def test_graphreg__contact_by_distance_weighs_the_edges():

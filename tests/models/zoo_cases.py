@@ -34,7 +34,7 @@ def _graph(n_signals=S, **changes):
 def _beacon(n_signals=S, **changes):
     """Case of two levels."""
     given = {"n_targets": T, "n_signals": n_signals, "n_covariates": C, "resolution": 16, "d_model": 11,
-             "stem_channels": 13, "n_levels": 2, "n_blocks": 1, "generator_blocks": 1, "include_bp": 32} | changes
+             "stem_channels": 13, "n_levels": 2, "n_blocks": 1, "reader_blocks": 1, "include_bp": 32} | changes
     return Case(given, length=L, n_targets=T, n_signals=n_signals, signal_bins=L // 16, n_covariates=C)
 
 

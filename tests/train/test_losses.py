@@ -173,8 +173,10 @@ def test_expression_loss__terms_are_weighted_and_only_those_asked_for():
     assert set(terms) == {"error", "mask_kl"}
     assert float(terms["error"]) == pytest.approx((1.5 + 0.125 + 0) / 3)
     assert float(terms["mask_kl"]) == pytest.approx(1.0)
-    terms = expression_loss(output | {"expression_do": y + 2, "diversity": torch.tensor(7.0)}, y,
-                            LossSpec("mse", contrast=0.5, expression_do=0.5, diversity=2.0))
+    more = {"expression_do": y + 2, "diversity": torch.tensor(7.0), "signal_error": torch.tensor([[1.0], [2.0]])}
+    terms = expression_loss(output | more, y,
+                            LossSpec("mse", contrast=0.5, expression_do=0.5, diversity=2.0, signal_error=3.0))
+    assert float(terms["signal_error"]) == pytest.approx(4.5)
     assert float(terms["error"]) == pytest.approx((4 + 0.25) / 3)
     assert float(terms["contrast"]) == pytest.approx(0.5 * (1.5**2 + 1 + 0.5**2) / 3)
     assert float(terms["expression_do"]) == pytest.approx(2.0)

@@ -2,7 +2,9 @@
 
 Ours. The idea of the mask is Seq2Exp's (Su et al., ICLR 2025, arXiv:2502.13991); what reads the sequence and the masked
 window is convolutions instead of state spaces, which are cheaper on a CPU, and the window is read at several
-resolutions at once: what stands next to each other in the fine levels, what is far apart in the coarse ones.
+resolutions at once: what stands next to each other in the fine levels, what is far apart in the coarse ones. Two more things make it learn
+faster than what it was built from: every bin is told where it is, and in training the sequence alone must also say
+where the signals are (`LossSpec.signal_error`).
 ``validation/compare.md`` says what it reaches.
 """
 
@@ -16,18 +18,22 @@ from ciscribe.nn.conv import AvgPool1d, BatchNorm1d, Conv1d, ConvStem
 from ciscribe.nn.mask import BetaMask, Bottleneck, Posterior
 
 CARD = Card(
-    name="beacon", kind="model", task="regression", parameters=248_897, attribution=("gradient", "ism"),
+    name="beacon", kind="model", task="regression", parameters=249_860, attribution=("gradient", "ism"),
     summary="Predicts a gene's expression from DNA and signals through a sparse mask, read at several resolutions.",
     paper="own; the mask after Su et al., ICLR 2025, arXiv:2502.13991 (Seq2Exp)",
     code="written by us",
     differences=(
         "Beside Seq2Exp: convolutions instead of state spaces in generator and predictor; the predictor halves its "
-        "resolution level by level and every level is pooled by attention; the mask's signal branch is weak against "
-        "the generator by default (prior_scale 1, z_scale 10).",
+        "resolution level by level and every level is pooled by attention; bins are told their distance from the TSS; "
+        "training also guesses the signals from the sequence; the mask's signal branch is weak against the generator "
+        "by default (prior_scale 1, z_scale 10).",
         "Whole channels are dropped, not single numbers.",
     ),
     n_policy="N is four zeros; a blacklisted bin has mask 0",
 )
+
+
+_SCALES = (64, 256, 1024, 4096, 16_384, 65_536)  # bp
 
 
 class _Block(nn.Module):
@@ -47,16 +53,30 @@ class _Block(nn.Module):
         return x + y
 
 
-class _Generator(nn.Module):
-    """Two numbers a bin from the embedded sequence."""
+class _Reader(nn.Module):
+    """Residual blocks over the embedded sequence: what the mask, and the guess of the signals, are read from."""
 
     def __init__(self, d_model: int, n_blocks: int, dropout: float):
         super().__init__()
         self.blocks = nn.Sequential(*(_Block(d_model, 2**i, dropout) for i in range(n_blocks)))
-        self.out = nn.Linear(d_model, 2)
 
-    def forward(self, E: Float[Tensor, "B bins d"]) -> Float[Tensor, "B bins 2"]:
-        return self.out(self.blocks(E.transpose(1, 2)).transpose(1, 2))
+    def forward(self, E: Float[Tensor, "B bins d"]) -> Float[Tensor, "B bins d"]:
+        return self.blocks(E.transpose(1, 2)).transpose(1, 2)
+
+
+class _Position(nn.Module):
+    """What a bin is told of where it is: on which side of the center (the TSS), and how far, on several scales."""
+
+    def __init__(self, d_model: int, resolution: int):
+        super().__init__()
+        self.resolution = resolution
+        self.out = nn.Linear(2 * len(_SCALES), d_model, bias=False)
+
+    def forward(self, n_bins: int) -> Float[Tensor, "bins d"]:
+        weight = self.out.weight
+        x = (torch.arange(n_bins, device=weight.device) + 0.5 - n_bins / 2) * self.resolution
+        x = x[:, None] / weight.new_tensor(_SCALES)
+        return self.out(torch.cat([torch.tanh(x), torch.exp(-x.abs())], dim=1))
 
 
 class _Pyramid(nn.Module):
@@ -110,40 +130,49 @@ class Beacon(nn.Module):
         Resolutions, each half the one before, and residual blocks (dilations 1, 2, 4 …) at each.
     n_queries
         Weighted means that attention takes of each level.
-    generator_blocks
-        Residual blocks that read the sequence for the mask.
+    reader_blocks
+        Residual blocks that read the sequence for the mask and for the guess of the signals.
     kind, sparsity, concentration, prior_scale, beta_min, z_scale, thresholds, weights
         Of the mask; see `ciscribe.nn.mask.BetaMask`.
     center_bp, include_bp
         The finest level is also averaged over so many central bp; the mask is open over so many.
     dropout
         Of channels in the blocks, and of numbers in the prediction.
-    use_generator, use_signals, use_mask
-        Ablations: no generator, no signal branch, no mask at all.
+    use_generator, use_signals, use_mask, use_position
+        Ablations: no generator, no signal branch, no mask at all; bins are not told where they are.
     """
 
     def __init__(self, n_targets: int = 1, n_signals: int = 3, n_covariates: int = 9, *, resolution: int = 32,
                  d_model: int = 64, stem_channels: int = 48, n_levels: int = 3, n_blocks: int = 2, n_queries: int = 2,
-                 generator_blocks: int = 2, kind: str = "soft", sparsity: float = 0.1, concentration: float = 10.0,
+                 reader_blocks: int = 2, kind: str = "soft", sparsity: float = 0.1, concentration: float = 10.0,
                  prior_scale: float = 1.0, beta_min: float = 0.1, z_scale: float = 10.0,
                  thresholds: tuple[float, ...] | None = None, weights: tuple[float, ...] | None = None,
                  center_bp: int = 2000, include_bp: int = 512, dropout: float = 0.1, use_generator: bool = True,
-                 use_signals: bool = True, use_mask: bool = True):
+                 use_signals: bool = True, use_mask: bool = True, use_position: bool = True):
         super().__init__()
         self.resolution, self.include_bp, self.n_signals, self.use_mask = resolution, include_bp, n_signals, use_mask
         self.embed = ConvStem(d_model, resolution, channels=stem_channels)
         self.embed_signals = nn.Linear(n_signals, d_model) if n_signals else None
+        self.position = _Position(d_model, resolution) if use_position else None
         mask = BetaMask(n_signals, kind=kind, sparsity=sparsity, concentration=concentration,  # type: ignore[arg-type]
                         prior_scale=prior_scale, beta_min=beta_min, z_scale=z_scale, thresholds=thresholds,
                         weights=weights, use_generator=use_generator, use_signals=use_signals)
-        generator = _Generator(d_model, generator_blocks, dropout) if use_generator and use_mask else None
+        draws = use_generator and use_mask
+        self.guess = nn.Linear(d_model, n_signals) if n_signals else None
+        self.reader = _Reader(d_model, reader_blocks, dropout) if draws or n_signals else nn.Identity()
+        generator = nn.Linear(d_model, 2) if draws else None
         predictor = _Pyramid(d_model, n_targets, n_covariates, n_levels, n_blocks, n_queries,
                              max(1, center_bp // resolution), dropout)
         self.bottleneck = Bottleneck(generator, mask, predictor, d_empty=d_model)
 
+    def _embed(self, X: Float[Tensor, "B 4 L"]) -> Float[Tensor, "B bins d"]:
+        """Bins of the sequence, each with where it is."""
+        E = self.embed(X)
+        return E if self.position is None else E + self.position(E.shape[1])
+
     def posterior(self, X: Float[Tensor, "B 4 L"], S: Float[Tensor, "B S bins"] | None = None) -> Posterior:
         """Beta distribution of the mask, bin by bin, before bins are forced open or erased."""
-        return self.bottleneck.posterior(self.embed(X), S if self.n_signals else None)
+        return self.bottleneck.posterior(self.reader(self._embed(X)), S if self.n_signals else None)
 
     def calibrate(self, S: Float[Tensor, "B S bins"]) -> None:
         """Set the per-track scale of the mask's signal branch from training windows."""
@@ -158,14 +187,34 @@ class Beacon(nn.Module):
     def forward(self, X: Float[Tensor, "B 4 L"], S: Float[Tensor, "B S bins"] | None = None,
                 covariates: Float[Tensor, "B C"] | None = None, keep: Float[Tensor, "B bins"] | None = None
                 ) -> dict[str, Tensor]:
-        """Predict ``expression`` ``(B, T)`` and, with a mask, ``mask_kl`` ``(B, 1)``; see `Seq2Exp.forward`."""
+        """Predict.
+
+        Parameters
+        ----------
+        X, S, covariates, keep
+            As in `ciscribe.models.seq2exp.Seq2Exp.forward`.
+
+        Returns
+        -------
+        dict
+            ``expression`` ``(B, T)``; with a mask ``mask_kl`` ``(B, 1)``, the mean KL of the window's bins in nats; in
+            training with signals ``signal_error`` ``(B, 1)``, the mean error of ``ln(1 + signal)`` guessed from the
+            sequence alone, signals in the units of the mask.
+        """
         if self.n_signals and S is None:
             raise ValueError(f"this model reads {self.n_signals} signal tracks; got none; pass S (B, S, bins)")
         S = S if self.n_signals else None
-        E = self.embed(X)
+        E = self._embed(X)
+        R = self.reader(E)
         tokens = E if self.embed_signals is None or S is None else E + self.embed_signals(S.transpose(1, 2))
-        if not self.use_mask:
+        if self.use_mask:
+            y, kl = self.bottleneck(R, tokens, S, covariates, keep, self.include(E.shape[1]).to(E.device))
+            out = {"expression": y, "mask_kl": kl.unsqueeze(1)}
+        else:
             m = torch.ones(E.shape[:2], device=E.device) if keep is None else keep
-            return {"expression": self.bottleneck.predictor(self.bottleneck.cover(tokens, m), covariates)}
-        y, kl = self.bottleneck(E, tokens, S, covariates, keep, self.include(E.shape[1]).to(E.device))
-        return {"expression": y, "mask_kl": kl.unsqueeze(1)}
+            out = {"expression": self.bottleneck.predictor(self.bottleneck.cover(tokens, m), covariates)}
+        if self.training and self.guess is not None and S is not None:
+            seen = (S.clamp_min(0) * self.bottleneck.mask.scale[:, None]).log1p().transpose(1, 2)
+            error = F.smooth_l1_loss(self.guess(R).float(), seen, reduction="none")
+            out["signal_error"] = error.mean(dim=(1, 2)).unsqueeze(1)
+        return out

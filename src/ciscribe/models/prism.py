@@ -104,12 +104,14 @@ class Prism(nn.Module):
             gate = keep[:, a:a + k].unsqueeze(-1)
             E, H = E * gate, H * gate
         weights = self.confounders(S)  # B n d
-        adjusted = torch.stack([self.head(self.stack(E + H * w.unsqueeze(1)), covariates)
-                                for w in weights.unbind(1)]).mean(dim=0)
+        n = weights.shape[1]
+        seen = E.unsqueeze(1) + H.unsqueeze(1) * weights.unsqueeze(2)  # B n bins d, all through the layers at once
+        repeated = None if covariates is None else covariates.repeat_interleave(n, dim=0)
+        adjusted = self.head(self.stack(seen.flatten(0, 1)), repeated).unflatten(0, (-1, n)).mean(dim=1)
         if not self.training:
             return {"expression": adjusted}
         unit = F.normalize(weights, dim=-1)
         similarity = 2 * self.temperature * (torch.einsum("bid,bjd->bij", unit, unit) - 1)
-        diversity = torch.logsumexp(similarity.flatten(1), dim=1) - math.log(weights.shape[1])
+        diversity = torch.logsumexp(similarity.flatten(1), dim=1) - math.log(n)
         return {"expression": self.head(self.stack(E + H), covariates), "expression_do": adjusted,
                 "diversity": diversity.unsqueeze(1)}

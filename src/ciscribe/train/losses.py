@@ -173,6 +173,8 @@ class LossSpec:
         α of Prism: weight of the error of the adjusted prediction.
     diversity
         β of Prism: weight of the penalty that keeps the backgrounds apart.
+    signal_error
+        Of Beacon: weight of the error with which the sequence alone says where the signals are.
     """
 
     kind: Literal["smooth_l1", "mse"] = "smooth_l1"
@@ -180,6 +182,7 @@ class LossSpec:
     mask_kl: float = 0.01
     expression_do: float = 1.0
     diversity: float = 0.1
+    signal_error: float = 1.0
 
 
 def expression_loss(output: dict[str, Tensor], y: Float[Tensor, "B T"], spec: LossSpec) -> dict[str, Tensor]:
@@ -189,7 +192,7 @@ def expression_loss(output: dict[str, Tensor], y: Float[Tensor, "B T"], spec: Lo
     -------
     dict
         ``error``, ``contrast`` if it is on, and, where the output has them, ``mask_kl``, ``expression_do``,
-        ``diversity``.
+        ``diversity``, ``signal_error``.
     """
     error = smooth_l1 if spec.kind == "smooth_l1" else mse
     predicted = output["expression"].float()
@@ -202,6 +205,8 @@ def expression_loss(output: dict[str, Tensor], y: Float[Tensor, "B T"], spec: Lo
         terms["expression_do"] = spec.expression_do * error(output["expression_do"].float(), y)
     if "diversity" in output:
         terms["diversity"] = spec.diversity * output["diversity"].mean()
+    if "signal_error" in output:
+        terms["signal_error"] = spec.signal_error * output["signal_error"].mean()
     return terms
 
 
