@@ -100,7 +100,7 @@ def test_parse_config__tells_every_fault_at_once():
 
 def test_parse_config__fills_in_defaults_and_freezes():
     config = parse_config(RAW)
-    assert config.model.name == "seq2exp"
+    assert config.model.name == "beacon"
     assert config.elements.folds == ["test"]
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 3  # type: ignore[misc]

@@ -208,7 +208,7 @@ def test_predict__refuses_shapes_that_do_not_fit(codes, extras):
 def test_posterior__needs_a_mask(codes, extras):
     oracle = Oracle(Linear(), device="cpu")
     assert not oracle.has_mask
-    with pytest.raises(SchemaError, match="Linear has no mask; elements can be called from seq2exp"):
+    with pytest.raises(SchemaError, match="Linear has no mask; elements can be called from beacon and seq2exp"):
         oracle.posterior(codes)
     masked = Oracle(Masked(), device="cpu").posterior(codes, extras["S"], extras["covariates"])
     assert masked.mean.shape == masked.sd.shape == (B, L)

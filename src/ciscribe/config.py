@@ -149,7 +149,7 @@ class SplitConfig(_Part):
 class ModelConfig(_Part):
     """A registered model and its arguments; counts of signals, targets and covariates come from the data."""
 
-    name: str = "seq2exp"
+    name: str = "beacon"
     preset: str | None = None
     arguments: dict[str, Any] = {}
 

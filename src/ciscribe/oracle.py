@@ -344,7 +344,8 @@ class Oracle:
             When the model has no mask.
         """
         if not self.has_mask:
-            raise SchemaError(f"{type(self.model).__name__} has no mask; elements can be called from seq2exp")
+            raise SchemaError(f"{type(self.model).__name__} has no mask; elements can be called from beacon and "
+                              "seq2exp")
         means, sds = [], []
         with _evaluating(self.model, self.device):
             for part, extras in self._batches(X, {"S": S}, batch_size, progress):

@@ -212,7 +212,7 @@ class Run(Job):
         for name in ("sufficiency_necessity.parquet", "mask.npz", *_BENCHMARKS):
             (self.folder / name).unlink(missing_ok=True)
         if not oracle.has_mask:
-            self.tell(f"  {c.model.name} has no mask, so it calls no elements; seq2exp does")
+            self.tell(f"  {c.model.name} has no mask, so it calls no elements; beacon and seq2exp do")
             empty = pd.DataFrame({name: [] for name in ELEMENT_COLUMNS})
             write_bed(self.folder / "elements.bed", pd.DataFrame({"chrom": [], "start": [], "end": []}, dtype=int))
             with atomic_path(self.folder / "elements.parquet") as temporary:
