@@ -31,6 +31,8 @@ RUNS: dict[str, tuple[tuple[str, ...], int, int]] = {
     "sequence_2": ((), 2, 2),
     "atac_emb": (("emb",), 1, 3),
 }
+MODEL = {"d_model": 48, "n_layers": 1, "d_state": 4, "expand": 1, "pool": "attention", "include_bp": 512,
+         "dropout": 0.1, "prior_scale": 1.0, "beta_min": 0.1, "z_scale": 10.0}
 N_ERASED = 300
 """Genes whose tiles are erased; the mask is asked about all."""
 LIMITS = """What limits it: `kmer_ridge_supervised`, five-letter words and nothing else, but trained on the accessible
@@ -41,7 +43,7 @@ HEIGHT = "atac_wt_{}_height"
 
 
 def configuration(name: str) -> dict[str, Any]:
-    """``configs/worm.yaml`` without surroundings, with one layer of 48 channels, and with the ATAC of some stages."""
+    """``configs/worm.yaml`` without surroundings, with a small Seq2Exp, and with the ATAC of some stages."""
     stages, seed, epochs = RUNS[name]
     path = HERE.parent / "configs" / "worm.yaml"
     raw = yaml.safe_load(path.read_text())
@@ -52,8 +54,8 @@ def configuration(name: str) -> dict[str, Any]:
     else:
         raw["data"]["tracks"] = []
     raw["window"]["context_half_width"] = 0
-    raw["model"]["arguments"] |= {"d_model": 48, "n_layers": 1}
-    raw["train"] |= {"epochs": epochs, "n_threads": 1}
+    raw["model"] = {"name": "seq2exp", "arguments": MODEL}
+    raw["train"] |= {"epochs": epochs, "n_threads": 1, "final_learning_rate": None}
     raw["elements"] = {"bp_fraction": 0.1, "max_per_gene": 12}
     raw["report"] = {"title": f"C. elegans: {name}"}
     return raw | {"name": name, "seed": seed}

@@ -108,8 +108,9 @@ def test_peak_mask__needs_a_signal():
 
 def beacon(**changes):
     torch.manual_seed(0)
-    return registry.create("beacon", **{"n_targets": T, "n_signals": S, "n_covariates": 0, "resolution": R, "d_model": 8,
-                                        "stem_channels": 4, "include_bp": 0, "dropout": 0.0} | changes)
+    given = {"n_targets": T, "n_signals": S, "n_covariates": 0, "resolution": R, "d_model": 8, "stem_channels": 4,
+             "include_bp": 0, "dropout": 0.0}
+    return registry.create("beacon", **given | changes)
 
 
 def test_beacon__hides_what_its_mask_closes():

@@ -2,9 +2,8 @@
 
 Ours. The idea of the mask is Seq2Exp's (Su et al., ICLR 2025, arXiv:2502.13991); what reads the sequence and the masked
 window is convolutions instead of state spaces, which are cheaper on a CPU, and the window is read at several
-resolutions at once: what stands next to each other in the fine levels, what is far apart in the coarse ones. Two more things make it learn
-faster than what it was built from: every bin is told where it is, and in training the sequence alone must also say
-where the signals are (`LossSpec.signal_error`).
+resolutions at once: what stands next to each other in the fine levels, what is far apart in the coarse ones. Every bin
+is told where it is, and in training the sequence alone must also say where the signals are (`LossSpec.signal_error`).
 ``validation/compare.md`` says what it reaches.
 """
 
